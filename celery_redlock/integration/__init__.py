@@ -1,0 +1,1 @@
+"""Celery, kombu and click: the only place that imports them."""

@@ -1,0 +1,82 @@
+"""Having a call's locks, where it runs: taken over from the worker's parent, or asked for here."""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+from celery_redlock.core.lifecycle import LIVING
+from celery_redlock.integration import copies
+from celery_redlock.integration.asking import Asking
+from celery_redlock.integration.call import Call
+from celery_redlock.integration.handing import Refusal, Sent
+from celery_redlock.integration.runtime import Runtime
+from celery_redlock.integration.steps import walk
+from celery_redlock.locking.execution import Execution, HeldLock, NoLock
+
+
+def obtain(
+    runtime: Runtime, call: Call, execution: Execution, names: Sequence[str]
+) -> Optional[Refusal]:
+    """Hold all of the names, or say why not.
+
+    What is held is in ``execution.holds`` either way, for the caller to release. Raises
+    LockTimeout, LockUnavailable, LockError, and what a callable policy raises.
+    """
+    asking = Asking(runtime, call, execution)
+    if call.sent is not None:
+        _take_over(runtime, asking, execution, call.sent)
+    if call.is_redelivered and copies.has_succeeded(call):
+        return asking.skip(names[0], (), "done")
+    if call.sent is not None:
+        if call.sent.error is not None:
+            raise call.sent.error
+        if call.sent.refusal is not None:
+            return call.sent.refusal
+        if call.sent.unlocked:
+            execution.lock = NoLock("outage")
+            return None
+    outer = {name: execution.reenter(name, asking.terms) for name in names}
+    wanted = [name for name, hold in outer.items() if hold is None]
+    # What is in its holds besides may be what an earlier ask has abandoned.
+    missing = [name for name in wanted if not _is_held(execution, name)]
+    if missing:
+        refusal = walk(asking.steps(missing), runtime.manager)
+        if refusal is not None:
+            return refusal
+        if execution.lock is not None:  # runs without its lock
+            return None
+    if wanted and _is_done_meanwhile(runtime, asking, call, execution, wanted):
+        return asking.skip(wanted[0], (), "done")
+    execution.lock = HeldLock(tuple(outer[name] or execution.holds[name] for name in names))
+    return None
+
+
+def _take_over(runtime: Runtime, asking: Asking, execution: Execution, sent: Sent) -> None:
+    """Hold what the parent was granted, all of it; what has become too old is asked for again."""
+    holds = [asking.new_hold(handed.resource) for handed in sent.holds]
+    taken = [hold for hold, handed in zip(holds, sent.holds) if runtime.manager.adopt(hold, handed)]
+    if len(taken) == len(holds):
+        execution.holds.update({hold.resource: hold for hold in taken})
+        return
+    # In the order of all: nothing is held while something before it is awaited.
+    runtime.manager.release_all(taken)
+    for hold in holds:
+        if hold not in taken:
+            # Not its token's end: an ask with the same one confirms what it still has.
+            execution.asked.discard(hold.resource)
+
+
+def _is_held(execution: Execution, name: str) -> bool:
+    return name in execution.holds and execution.holds[name].state in LIVING
+
+
+def _is_done_meanwhile(
+    runtime: Runtime, asking: Asking, call: Call, execution: Execution, names: Sequence[str]
+) -> bool:
+    """Whether another copy of this task has succeeded while this one waited."""
+    copy = asking.copy
+    if copy is not None:
+        return copies.succeeds_soon(call, lambda: runtime.manager.proof(copy))
+    waited = any(execution.holds[name].seq for name in names)
+    waited = waited or (call.sent is not None and call.sent.was_queued)
+    return call.is_redelivered and waited and copies.has_succeeded(call)

@@ -1,0 +1,115 @@
+"""One request that is kept in the worker's parent while its lock is asked for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+
+from celery.app.task import Context
+
+from celery_redlock.core.lifecycle import LIVING, Move, State
+from celery_redlock.integration.asking import Asking
+from celery_redlock.integration.call import WAIT, Call, place_key
+from celery_redlock.integration.handing import RECEIPT, Refusal, Sent
+from celery_redlock.integration.request import LockedRequest
+from celery_redlock.integration.runtime import Runtime, runtime_of
+from celery_redlock.integration.steps import Ask, Step, Steps
+from celery_redlock.locking.execution import Execution
+from celery_redlock.locking.handover import Handed
+from celery_redlock.locking.pending import Pending
+
+Wait = Optional[Mapping[str, Any]]
+
+
+class Parked:
+    """The request, how far its asking has come, and whether it has a slot of the pool.
+
+    Used by the consumer's thread, its steps by one thread at a time.
+    """
+
+    def __init__(self, request: LockedRequest, runtime: Runtime, wait: Wait) -> None:
+        self.request = request
+        self.runtime = runtime
+        self._came = time.monotonic()
+        self.names: Sequence[str] = ()
+        self.call = _call_of(request, wait)
+        self.execution = Execution(request.task, self.call.request)
+        self.asking: Optional[Asking] = None
+        self.steps: Optional[Steps[Optional[Refusal]]] = None
+        self.step: Optional[Step] = None
+        self.pending: Optional[Pending] = None
+        #: What waits for a slot or for a moment, to be called off.
+        self.awaited: Any = None
+        self.too_late: Any = None
+        self.has_slot = False
+        self.is_in_line = False
+        self.is_gone = False
+        #: What the consumer was told when the request was kept.
+        self.kept: Any = None
+        self.sent = Sent()
+
+    def begin(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.asking = Asking(self.runtime, self.call, self.execution, self.request.new_receipt)
+        self.steps = self.asking.steps(names)
+
+    def ask_anew(self, seqs: Sequence[int]) -> None:
+        """Its next ask is the last one again, with the places that its holds had in line."""
+        assert self.asking is not None
+        assert isinstance(self.step, Ask)
+        self.step = self.asking.anew(self.step, seqs)
+
+    def hand_over(self) -> Tuple[Handed, ...]:
+        """Leave what it holds to the process that runs it; raises LockLost."""
+        living = [hold for hold in self.execution.holds.values() if hold.state in LIVING]
+        return tuple(self.runtime.manager.hand_over(hold) for hold in living)
+
+    def abandon(self) -> None:
+        """Release what it holds, or has handed over in vain, in the background."""
+        for hold in self.execution.holds.values():
+            if hold.state is State.HANDED:
+                hold.try_move(Move.RECEIVER_GONE)
+            if hold.state in LIVING or hold.state is State.RELEASING:
+                self.runtime.manager.abandon(hold)
+
+    def wait(self, attempt: int) -> Dict[str, Any]:
+        """For the header WAIT of its next delivery: since when it waits, and where in line."""
+        holds = self.execution.holds.values()
+        places = {place_key(hold.resource): hold.seq for hold in holds if hold.seq}
+        return {"since": time.time() - self.waited, "attempt": attempt, "places": places}
+
+    @property
+    def kept_for(self) -> float:
+        """Seconds since it came."""
+        return time.monotonic() - self._came
+
+    @property
+    def waited(self) -> float:
+        """Seconds since this task first asked."""
+        return self.asking.waited() if self.asking is not None else 0.0
+
+
+def parked_for(request: Any, wait: Wait = None) -> Optional[Parked]:
+    """What a request becomes that may have to wait; None for one that goes its usual way.
+
+    ``wait`` is known of its last delivery, which ended with its connection.
+    """
+    if not isinstance(request, LockedRequest) or not hasattr(request.task, "redlock_names"):
+        return None
+    runtime = runtime_of(request.task.app)
+    return Parked(request, runtime, wait) if runtime.settings.enabled else None
+
+
+def _call_of(request: LockedRequest, wait: Wait) -> Call:
+    context = Context(request.request_dict)
+    wait = wait or request.request_dict.get(WAIT) or (context.headers or {}).get(WAIT)
+    return Call(
+        task=request.task,
+        args=tuple(request.args),
+        kwargs=dict(request.kwargs),
+        request=context,
+        is_traced=True,
+        is_eager=False,
+        receipt=request.request_dict[RECEIPT],
+        wait=wait if isinstance(wait, Mapping) else {},
+    )

@@ -1,0 +1,101 @@
+"""The worker's parent: a fresh secret for each receipt, and which of its children has which."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import secrets
+from typing import Any
+
+from celery.worker.request import Request
+
+from celery_redlock.exceptions import RedlockError
+from celery_redlock.integration import django
+from celery_redlock.integration.children import Children
+from celery_redlock.integration.handing import RECEIPT, SENT, Sent, token_of
+from celery_redlock.integration.runtime import runtime_of
+from celery_redlock.observe.logs import logger
+
+
+class LockedRequest(Request):  # type: ignore[misc]
+    """Celery's request, with a fresh secret for its owner tokens."""
+
+    #: Whether its child has died, and what it held is seen to.
+    was_freed = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Celery makes a subclass for each task, whose on_success calls no other.
+        if "on_success" in vars(cls):
+            cls.on_success = _settling(cls.on_success)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._request_dict.pop(SENT, None)
+        self.new_receipt()
+
+    def new_receipt(self) -> str:
+        """Tokens that follow from an earlier secret are no more this request's."""
+        receipt = self._request_dict[RECEIPT] = secrets.token_hex(16)
+        return receipt
+
+    def send_along(self, sent: Sent) -> None:
+        """What the process that runs it is to know."""
+        self._request_dict[SENT] = sent
+
+    def settled(self) -> None:
+        """Its body is over, as the process that ran it has told."""
+        if self.worker_pid:
+            children.settled(self.worker_pid, self)
+        sent, receipt = self._request_dict.get(SENT), self._request_dict[RECEIPT]
+        if sent is not None and sent.holds:
+            tokens = [token_of(receipt, handed.resource) for handed in sent.holds]
+            runtime_of(self._app).manager.bodies_over(tokens)
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        try:
+            children.accepted(pid, self)
+        except OSError:  # too many open files: then on_failure is the first to tell
+            logger.exception("could not watch the process %s of the task %s", pid, self.id)
+        super().on_accepted(pid, time_accepted)
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        # Without return_ok its child may still run: a hard time limit is told before it is ended.
+        if return_ok:
+            self.settled()
+        elif self.worker_pid:
+            children.failed(self.worker_pid, self)
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+
+def _settling(on_success: Any) -> Any:
+    @functools.wraps(on_success)
+    def settle(self: LockedRequest, *args: Any, **kwargs: Any) -> Any:
+        self.settled()
+        return on_success(self, *args, **kwargs)
+
+    return settle
+
+
+def _free(request: LockedRequest, pid: int) -> None:
+    """Release what its child held, which is dead, in a thread of its own."""
+    try:
+        runtime = runtime_of(request._app)
+        if runtime.settings.enabled:
+            receipt = request._request_dict[RECEIPT]
+            names = request.task.redlock_names(request.args, request.kwargs)
+            tokens = {name: token_of(receipt, name) for name in names}
+            runtime.end_for_dead(request.task, runtime.record_of_child(request, pid), tokens)
+    except Exception as problem:  # noqa: BLE001 - names come from users' code
+        # The lease ends it, or whoever asks next on this host.
+        if not isinstance(problem, RedlockError):
+            logger.exception("could not name the locks of the dead task %s", request.id)
+    finally:
+        # Celery closes what a task leaves open in its child, and nothing in this process.
+        django.close_connections()
+
+
+children = Children(_free)
+atexit.register(children.finish)

@@ -1,0 +1,25 @@
+"""Celery's signals as the second path: what the gate's ``finally`` could not release.
+
+A body's ``finally`` can itself be interrupted (a second soft time limit, a revoke). The release is
+idempotent: for a task that has released everything this does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import signals
+
+from celery_redlock.integration.runtime import runtime_of
+
+
+def connect() -> None:
+    """Connect the handlers; once, however often it is called."""
+    for signal in (signals.task_postrun, signals.task_failure, signals.task_internal_error):
+        signal.connect(_end_left_behind, dispatch_uid=f"celery_redlock.{signal.name}", weak=False)
+
+
+def _end_left_behind(sender: Any = None, **_details: Any) -> None:
+    app = getattr(sender, "app", None)
+    if app is not None:
+        runtime_of(app).end_left_behind(sender)

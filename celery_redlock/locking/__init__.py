@@ -1,0 +1,1 @@
+"""Holds, waiting and renewal over the ports; knows neither redis nor celery."""

@@ -1,0 +1,357 @@
+"""One ask for one resource or several, from the first request to all held, or none.
+
+Several are asked for in one call, in an order that is the same for everybody. In line for one of
+them, an ask holds those before it and nothing after it: what it holds is always below what it
+awaits, so that no two wait for one another. Each further call names them all again: what it holds
+is confirmed by it, and it goes on from where it stood.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Dict, Generator, Optional, Sequence, Tuple
+
+from celery_redlock.core import events, timing
+from celery_redlock.core.lifecycle import LIVING, Move
+from celery_redlock.core.ports import (
+    LATE_MS,
+    Acquire,
+    AcquireAnswer,
+    Busy,
+    Closed,
+    Granted,
+    Leave,
+    Line,
+    NoAnswer,
+    Queued,
+    Seen,
+)
+from celery_redlock.core.record import Record
+from celery_redlock.exceptions import LockLost
+from celery_redlock.locking import proof
+from celery_redlock.locking.hold import Hold
+from celery_redlock.locking.outcomes import Dropped, GaveUp, Held, Outcome, Patience, Taken, longest
+from celery_redlock.locking.steps import (
+    Bury,
+    Part,
+    Pause,
+    Reply,
+    Send,
+    Stand,
+    Step,
+    Steps,
+    in_place,
+)
+
+if TYPE_CHECKING:
+    from celery_redlock.locking.manager import Manager
+
+#: Seconds between two tries of a waiter while the server is away, from the first to the longest.
+_AWAY = (0.1, 1.0)
+
+#: Seconds between two looks of the head of a line at a holder of its own host.
+_LOOK_AT_HOLDER = 1.0
+
+#: Seconds between two looks around of a waiter that may not ask by itself.
+_LOOK_AROUND = 1.0
+
+#: Seconds after which a retry looks for the first time whether its hold was kept meanwhile.
+_LOOK_FOR_KEPT = 0.02
+
+#: Why a token is dead that its own process took leave of.
+_LEFT = "left"
+
+#: What a call says, and which hold that is about: the first that is not granted, or the last.
+Said = Tuple[Hold, AcquireAnswer]
+Asking = Generator[Step, Any, Said]
+
+
+class Ask:
+    """Used once. Whatever it raises, its holds are the caller's to abandon.
+
+    ``polls``: in line it asks by itself now and then, also when nobody has woken it. Otherwise it
+    asks when it is told to alone, since what it is granted then needs a slot. ``began`` is when the
+    wait began that this ask continues.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        holds: Sequence[Hold],
+        patience: Optional[Patience],
+        *,
+        polls: bool = True,
+        began: Optional[float] = None,
+    ) -> None:
+        self._manager = manager
+        self._holds = holds
+        self._patience = patience
+        self._polls = polls
+        self._began = manager.clock() if began is None else began
+        self._buried: Tuple[str, ...] = ()
+        #: Tokens of bodies that are over, whose release did not come through, by resource.
+        self._left_behind: Dict[str, Tuple[str, ...]] = {}
+
+    def outcome(self) -> Outcome:
+        """All of them held, or why none is. Raises NoAnswer, and LockLost as Manager says."""
+        return in_place(self._manager, self.steps())
+
+    def steps(self) -> Steps:
+        """The same for whoever takes the steps."""
+        send = self._send()
+        hold, answer = self._read(send, (yield send))
+        if not isinstance(answer, Granted):
+            hold, answer = yield from self._without_obstacles(hold, answer)
+            if isinstance(answer, Queued):
+                hold, answer = yield from self._wait(hold, answer, self._patience or Patience())
+        if isinstance(answer, Granted):
+            return self._held()
+        return (yield from self._not_held(hold, answer))
+
+    # --- calls
+
+    def _without_obstacles(self, hold: Hold, answer: AcquireAnswer) -> Asking:
+        """The reply, with no dead holder in the way and the grace of a restarted server over."""
+        while True:
+            if not (yield from self._reclaims(hold, answer)):
+                if not isinstance(answer, Busy) or answer.holders or answer.full or answer.waiting:
+                    return hold, answer
+                pause = min(answer.next_ms / 1000, self._left(answer.next_ms / 1000))
+                if pause <= 0:
+                    return hold, answer
+                yield Pause(hold, pause)
+            send = self._send()
+            hold, answer = self._read(send, (yield send))
+
+    def _send(self) -> Send:
+        return Send(self._holds, [self._request(hold) for hold in self._holds])
+
+    def _read(self, send: Send, reply: Reply) -> Said:
+        answers, sent_at = reply
+        if isinstance(answers[-1], (Granted, Queued)):
+            for hold, answer in zip(self._holds, answers):
+                if isinstance(answer, Granted):
+                    self._granted(hold, answer, sent_at)
+        for request, _answer in zip(send.requests, answers):
+            if request.orphans:
+                self._manager.watchdog.cleared(request.orphans)
+        return self._holds[len(answers) - 1], answers[-1]
+
+    def _request(self, hold: Hold) -> Acquire:
+        manager, patience, line = self._manager, self._patience, None
+        if patience:
+            line = _line(
+                manager.wakeups.inbox,
+                hold.terms.lease_ms,
+                patience.max_waiting,
+                patience.overflow,
+                hold.seq,
+            )
+        return Acquire(
+            hold.resource,
+            hold.token,
+            hold.terms,
+            hold.record.encode(),
+            line,
+            hold.kept,
+            manager.orphans_of(hold.resource) + self._left_behind.get(hold.resource, ()),
+        )
+
+    def _granted(self, hold: Hold, answer: Granted, sent_at: float) -> None:
+        manager, fence = self._manager, answer.fence
+        if not answer.is_settled:
+            hold.settle_fence = manager.settle_fence
+        until = timing.trusted_until(sent_at, hold.lease)
+        if hold.fence is not None:
+            # Held since an earlier reply, while another resource was awaited.
+            if not hold.granted_again(fence, until):
+                raise LockLost(hold.resource, hold.fence)
+            return
+        manager.watchdog.attend_no_more(hold)
+        now = manager.clock()
+        hold.granted(fence, until, now)
+        manager.watchdog.watch(hold)
+        waited, queued = now - self._began, hold.seq > 0
+        manager.emit(events.Acquired(hold.resource, fence, hold.record, waited, queued))
+
+    # --- the dead
+
+    def _reclaims(self, hold: Hold, answer: AcquireAnswer) -> Generator[Step, Any, bool]:
+        """End the holds of the dead that are in the way; whether there were any."""
+        if not isinstance(answer, (Busy, Queued)):
+            return False
+        known = self._left_behind.get(hold.resource, ())
+        found = tuple(
+            seen.token
+            for seen in answer.holders
+            # What is kept over a retry belongs to no body.
+            if seen.state != "kept" and self._manager.is_over(seen.token)
+            if seen.token not in known
+        )
+        self._left_behind[hold.resource] = known + found
+        return bool(found) or (yield from self._bury_dead(hold, answer.holders))
+
+    def _bury_dead(self, hold: Hold, holders: Sequence[Seen]) -> Generator[Step, Any, bool]:
+        """Each is named by the token that was seen, so that nobody else's hold is ended."""
+        dead = [seen for seen in holders if self._is_dead(seen)]
+        for seen in dead:
+            tokens, lease_ms = (seen.token,), hold.terms.lease_ms
+            yield Bury(Leave(hold.resource, tokens, LATE_MS, "dead", lease_ms=lease_ms))
+            self._buried += (seen.token,)
+            late = longest((seen,))
+            self._manager.emit(events.Reclaimed(hold.resource, hold.record, late))
+        return bool(dead)
+
+    def _is_dead(self, seen: Seen) -> bool:
+        # What is kept over a retry belongs to no process.
+        record = Record.decode(seen.record) if seen.state != "kept" else None
+        is_left = seen.token in self._buried
+        return record is not None and not is_left and self._manager.proof(record)
+
+    # --- waiting
+
+    def _wait(self, hold: Hold, answer: AcquireAnswer, patience: Patience) -> Asking:
+        """The reply that ends the wait; Queued when the patience is over."""
+        away, pause = _AWAY[0], 0.0
+        try:
+            while isinstance(answer, Queued):
+                if not pause:
+                    self._stand(hold, answer)
+                    pause = self._until_next(hold)
+                left = self._left(pause)
+                if left <= 0:
+                    break
+                if not (yield Stand(hold, min(pause, left))):
+                    yield from self._look_around(hold, patience)
+                    pause = self._until_next(hold)
+                    continue
+                try:
+                    send = self._send()
+                    hold, answer = self._read(send, (yield send))
+                    if (yield from self._reclaims(hold, answer)):
+                        send = self._send()
+                        hold, answer = self._read(send, (yield send))
+                except NoAnswer as silence:
+                    if not patience.rides_out:
+                        raise
+                    if away == _AWAY[0]:
+                        self._manager.emit(_waits_on(hold, silence))
+                    pause, away = away, min(2 * away, _AWAY[1])
+                    continue
+                pause, away = 0.0, _AWAY[0]
+            return hold, answer
+        finally:
+            for each in self._holds:
+                self._manager.wakeups.forget(each)
+                self._manager.watchdog.attend_no_more(each)
+
+    def _look_around(self, hold: Hold, patience: Patience) -> Generator[Step, Any, None]:
+        """What it does now and then that may not ask by itself."""
+        for each in self._holds[: self._holds.index(hold)]:
+            if each.state not in LIVING:
+                raise LockLost(each.resource, each.fence)
+        if hold.silence is not None and not patience.rides_out:
+            raise hold.silence
+        try:
+            if hold.rank == 0:
+                yield from self._bury_dead(hold, hold.holders)
+        except NoAnswer:
+            if not patience.rides_out:
+                raise
+        if hold.kept:
+            hold.wake.set()  # only an ask would tell that it was kept meanwhile
+
+    def _stand(self, hold: Hold, queued: Queued) -> None:
+        """Be in line: keep the place, and hear when it is granted."""
+        rejoins = hold.seq > 0
+        joins = hold.place(queued)
+        # In this order: an inbox that opens has the watchdog ask about every waiter it attends to.
+        self._manager.watchdog.attend(hold, queued)
+        if joins:
+            self._manager.wakeups.expect(hold)
+        if joins and not rejoins:
+            holder = longest(hold.holders)
+            self._manager.emit(events.Waiting(hold.resource, hold.record, queued.rank, holder))
+
+    def _until_next(self, hold: Hold) -> float:
+        """Seconds until it asks or looks by itself, if nobody wakes it."""
+        waited = self._manager.clock() - self._began
+        if self._polls:
+            return _until_asking(hold, waited)
+        return max(_LOOK_FOR_KEPT, waited / 4) if hold.kept else _LOOK_AROUND
+
+    def _left(self, unbounded: float) -> float:
+        """Seconds of patience that are left; ``unbounded`` if it has no end."""
+        if self._patience is None or self._patience.until is None:
+            return unbounded
+        return self._patience.until - self._manager.clock()
+
+    # --- the end of it
+
+    def _held(self) -> Held:
+        manager = self._manager
+        for hold in self._holds:
+            if hold.state not in LIVING:
+                raise LockLost(hold.resource, hold.fence)
+            if hold.max_hold is not None:
+                # From now on: what was held while another was awaited does not count.
+                hold.renew_until = manager.clock() + hold.max_hold
+                manager.watchdog.watch(hold)
+        return Held(tuple(self._holds))
+
+    def _not_held(self, hold: Hold, answer: AcquireAnswer) -> Steps:
+        manager, waited = self._manager, self._manager.clock() - self._began
+        if isinstance(answer, Queued):
+            # A grant that races this is passed on by the server.
+            yield Part(self._holds)
+            holder = longest(hold.holders)
+            manager.emit(events.TimedOut(hold.resource, hold.record, holder, waited))
+            return GaveUp(hold.resource, hold.holders, waited)
+        if isinstance(answer, Closed):
+            if answer.why == _LEFT and hold.fence is not None:
+                # Held until the watchdog, in between, took leave of it as lost.
+                raise LockLost(hold.resource, hold.fence)
+            outcome: Outcome = Dropped(hold.resource, answer.why)
+        else:
+            assert isinstance(answer, Busy)
+            outcome = Taken(hold.resource, answer.holders, answer.waiting, answer.full)
+        for each in self._holds:
+            # Of the others a copy of the ask is unaccounted for and may still be granted.
+            if not each.tainted:
+                each.try_move(Move.REPLACED, Move.REFUSED)
+        yield Part(self._holds)
+        return outcome
+
+
+def _until_asking(hold: Hold, waited: float) -> float:
+    """Seconds until a waiter asks by itself, if nobody wakes it.
+
+    The watchdog shows that it is alive; should that be stuck, asking does so as well. The head of
+    a line looks more often whether the holder is dead: nobody else would. A retry may come before
+    the body that published it has ended and kept the hold for it, of which the server tells nobody:
+    it looks for that at once, and ever more seldom.
+    """
+    pause = 2 * timing.heartbeat_every(hold.lease)
+    holder = longest(hold.holders)
+    if hold.rank == 0 and holder is not None and proof.is_of_this_host(holder):
+        pause = min(pause, _LOOK_AT_HOLDER)
+    if hold.kept:
+        pause = min(pause, max(_LOOK_FOR_KEPT, waited / 4))
+    return pause
+
+
+def _waits_on(hold: Hold, silence: NoAnswer) -> events.Unavailable:
+    return events.Unavailable(hold.resource, hold.record, silence.servers, "wait")
+
+
+@lru_cache(maxsize=256)
+def _line(inbox: str, lease_ms: int, max_waiting: int, overflow: str, seq: int) -> Line:
+    lease = lease_ms / 1000
+    return Line(
+        inbox=inbox,
+        waiter_ttl_ms=timing.to_ms(timing.waiter_ttl(lease)),
+        grant_ttl_ms=timing.to_ms(timing.grant_ttl(lease)),
+        seq=seq,
+        max_waiting=max_waiting,
+        overflow=overflow,
+    )

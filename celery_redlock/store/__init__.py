@@ -1,0 +1,1 @@
+"""Lock servers: the only place that imports redis."""

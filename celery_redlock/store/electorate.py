@@ -1,0 +1,71 @@
+"""The servers that decide together, and what every request to them needs."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence, Tuple
+
+from celery_redlock.core.ports import LATE_MS, Leave
+from celery_redlock.core.quorum import Tally, difference, quarantine
+from celery_redlock.store.ballots import WITHDRAW, Ballots
+from celery_redlock.store.mending import Mender, Undo
+from celery_redlock.store.round import Round
+from celery_redlock.store.voter import Voter
+from celery_redlock.store.wire import Wire
+
+
+class Electorate:
+    """``longest_lease``: seconds; grows with what is asked for here. Thread-safe."""
+
+    def __init__(
+        self,
+        voters: Sequence[Voter],
+        mender: Mender,
+        frames: Ballots,
+        *,
+        is_native: bool,
+        longest_lease: float,
+    ) -> None:
+        self.voters = voters
+        self.mender = mender
+        self.frames = frames
+        self.is_native = is_native
+        self.longest_lease = longest_lease
+        mender.attend(voters)
+
+    def round(self) -> Round:
+        return Round(self.is_native)
+
+    def tally(self) -> Tally[Any]:
+        return Tally(len(self.voters))
+
+    def take_voter(
+        self, round_: Round, voter: Voter, *, even_behind: bool = True
+    ) -> Tuple[Optional[Wire], str]:
+        """A connection to a server that votes, or why there is none."""
+        wire = round_.take(voter, even_behind=even_behind)
+        if wire is None:
+            return None, voter.why_not
+        why = voter.abstains(self._quarantine)
+        return (None, why) if why else (wire, "")
+
+    def take_back(self, voter: Voter, request: Leave) -> None:
+        """Withdraw tokens at a server in the background, until it has acknowledged that."""
+        frame = self.frames.withdraw(request, request.tomb_ms or LATE_MS)
+        key = (request.resource, *request.tokens)
+        self.mender.take_back(voter, key, Undo(frame, WITHDRAW))
+
+    def said(self, tally: Tally[Any]) -> str:
+        """Which servers are missing, and how."""
+        missing = sorted(tally.missing.items())
+        which = ", ".join(f"{self.voters[number].name} ({why})" for number, why in missing)
+        return f"{which or 'too late'}; {tally.majority} of {tally.servers} must answer"
+
+    def after_fork(self) -> None:
+        for voter in self.voters:
+            voter.forget()
+        self.mender.after_fork()
+
+    @property
+    def _quarantine(self) -> float:
+        offsets = [voter.life.offset for voter in self.voters if voter.life is not None]
+        return quarantine(self.longest_lease, difference(offsets))

@@ -1,0 +1,99 @@
+"""Renewals by a majority. Each also writes the fence back: see ``core.quorum``.
+
+A server that no longer has the entry of a hold is asked for its vote anew: the more servers have
+it, the more may be lost before the hold is.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any, List, Sequence
+
+from celery_redlock.core.ports import Closed, Extended, NoAnswer, Renew, RenewAnswer
+from celery_redlock.core.quorum import Tally
+from celery_redlock.store.ballots import RAISE
+from celery_redlock.store.electorate import Electorate
+from celery_redlock.store.round import Round
+from celery_redlock.store.single import BATCH
+from celery_redlock.store.voter import Voter
+from celery_redlock.store.voting import Voting
+from celery_redlock.store.wire import Call, Silence
+
+
+class Keeping:
+    """Thread-safe."""
+
+    def __init__(self, electorate: Electorate, voting: Voting) -> None:
+        self._servers = electorate
+        self._voting = voting
+
+    def renew(self, requests: Sequence[Renew]) -> Sequence[RenewAnswer]:
+        answers: List[RenewAnswer] = []
+        for start in range(0, len(requests), BATCH):
+            answers += self._renew(requests[start : start + BATCH])
+        return answers
+
+    def _renew(self, requests: Sequence[Renew]) -> List[RenewAnswer]:
+        tallies: List[Tally[str]] = [self._servers.tally() for _ in requests]
+        asked_at = time.monotonic()
+        with self._servers.round() as round_:
+            for voter in self._servers.voters:
+                self._ask(round_, voter, requests, tallies)
+            round_.wait(lambda: all(tally.is_won or tally.is_refused for tally in tallies))
+            for request, tally in zip(requests, tallies):
+                if tally.is_won:
+                    self._renewed(round_, request, tally, asked_at)
+        return [self._answer(tally) for tally in tallies]
+
+    def _ask(
+        self, round_: Round, voter: Voter, requests: Sequence[Renew], tallies: List[Tally[str]]
+    ) -> None:
+        # What a restarted server has of a hold may be from before somebody else's.
+        wire, why = self._servers.take_voter(round_, voter)
+        if wire is None:
+            for tally in tallies:
+                tally.missing[voter.number] = why
+            return
+        given = [self._given(request, voter) for request in requests]
+        frame = self._servers.frames.write_back(requests, given)
+        round_.ask(voter, Call(frame, partial(_answered, tallies, voter.number), RAISE))
+
+    def _given(self, request: Renew, voter: Voter) -> str:
+        claim = self._voting.claims.get(request.token)
+        return claim.given(voter.number, request.fence) if claim else ""
+
+    def _renewed(self, round_: Round, request: Renew, tally: Tally[str], asked_at: float) -> None:
+        claim = self._voting.claims.get(request.token)
+        if claim is None:
+            return
+        if request.kept:
+            self._voting.claims.pop(request.token, None)
+            return
+        claim.expires = max(claim.expires, asked_at + request.lease_ms / 1000)
+        for number in tally.no:
+            voter = self._servers.voters[number]
+            wire = round_.take(voter)
+            if wire is not None and number not in claim.asked:
+                claim.request = claim.request._replace(orphans=(), kept="", line=None)
+                self._voting.ask(round_, voter, wire, claim, self._servers.tally())
+
+    def _answer(self, tally: Tally[str]) -> RenewAnswer:
+        if tally.is_won:
+            return Extended()
+        if tally.is_refused:
+            why = next(filter(None, tally.no.values()), "")
+            return Closed(why or "gone from a majority of the lock servers")
+        return NoAnswer(self._servers.said(tally))
+
+
+def _answered(tallies: Sequence[Tally[str]], number: int, answer: Any) -> None:
+    if isinstance(answer, Silence):
+        for tally in tallies:
+            tally.missing[number] = answer.why
+        return
+    for tally, each in zip(tallies, answer):
+        if each == 1:
+            tally.yes[number] = 1
+        else:
+            tally.no[number] = "" if each == 0 else each.decode()

@@ -1,0 +1,138 @@
+"""One connection to one of several servers, on which requests go out before answers are read.
+
+redis-py connects (address, TLS, authentication); from then on the socket is ours and never blocks.
+A server answers in the order that it was asked in, so a connection may go to its next user with
+answers still to come: whoever reads them tells those that they belong to. What runs on one
+connection runs in its order as well: a release sent after its ask, on the same one, never overtakes
+it.
+
+Used by one caller at a time.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections import deque
+from typing import Any, Callable, Deque, NamedTuple, Optional, Tuple, Union
+
+from redis.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from celery_redlock.store.replies import ErrorReply, Replies
+from celery_redlock.store.scripts import Script, command
+
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class TakesNoMore(ConnectionError):
+    """The server has not read for so long that there is no room for another request."""
+
+
+class Silence(NamedTuple):
+    """No answer will come; ``may_run``: the request may have run, or may run later."""
+
+    why: str
+    may_run: bool = True
+
+
+#: Told once: the answer, or that there will be none.
+Tell = Callable[[Union[Any, Silence]], None]
+
+
+class Call(NamedTuple):
+    """A request under way; ``script`` is what it calls, which a server may have forgotten."""
+
+    frame: bytes
+    tell: Tell
+    script: Optional[Script] = None
+
+
+class Wire:
+    """One connected connection, and what it owes: requests whose answers are still to come."""
+
+    __slots__ = ("_connection", "_replies", "_socket", "owed", "since", "used_at")
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        socket: Any = connection._sock
+        socket.settimeout(0)
+        self._socket = socket
+        self._replies = Replies()
+        self.owed: Deque[Call] = deque()
+        self.since = self.used_at = time.monotonic()
+
+    def fileno(self) -> int:
+        number: int = self._socket.fileno()
+        return number
+
+    def ask(self, call: Call) -> None:
+        """Send a request; raises OSError, and then whoever asked is told by ``close``."""
+        if not self.owed:
+            self.since = time.monotonic()
+        self.owed.append(call)
+        self._send(call.frame)
+
+    def read(self) -> None:
+        """Take what has come and tell whom it belongs to; OSError or ValueError: it is broken."""
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except _WOULD_BLOCK:
+                return
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            for answer in self._replies.feed(data):
+                if not self.owed:
+                    return  # closed by whom the last answer was told
+                self.since = time.monotonic()
+                self._tell(self.owed.popleft(), answer)
+            # TLS may have more than the operating system knows of.
+            if not (hasattr(self._socket, "pending") and self._socket.pending()):
+                return
+
+    def close(self, why: str) -> None:
+        """Close it; whoever waits for an answer is told that there will be none."""
+        self._connection.disconnect()
+        while self.owed:
+            self.owed.popleft().tell(Silence(why))
+
+    def forget(self) -> None:
+        """In a forked child: nobody is told, and the parent's socket is not shut down."""
+        self.owed.clear()
+
+    def _tell(self, call: Call, answer: Any) -> None:
+        if not isinstance(answer, ErrorReply):
+            call.tell(answer)
+        elif answer.text.startswith("NOSCRIPT") and call.script is not None:
+            # It did not run: as asked for anew, behind whatever was asked for meanwhile.
+            self.owed.append(Call(b"", _nobody))
+            self._send(command("SCRIPT", "LOAD", call.script.text))
+            self.owed.append(call)
+            self._send(call.frame)
+        else:
+            call.tell(Silence(answer.text))
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            sent = self._socket.send(frame)
+        except _WOULD_BLOCK as error:
+            raise TakesNoMore from error
+        if sent < len(frame):
+            raise TakesNoMore
+
+
+def _nobody(_answer: Any) -> None:
+    """Nobody is interested."""
+
+
+def learn(connection: AbstractConnection, *commands: Tuple[str, ...]) -> Any:
+    """The answers to some commands, before the connection is a Wire; errors come as ErrorReply."""
+    connection.send_packed_command([b"".join(command(*each) for each in commands)])
+    answers = []
+    for _ in commands:
+        try:
+            answers.append(connection.read_response())
+        except ResponseError as refusal:
+            answers.append(ErrorReply(str(refusal)))
+    return answers

@@ -1,0 +1,249 @@
+"""Redlock: what a majority of independent servers promises, also when some of them are away."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import Callable, Iterator
+
+import pytest
+
+from celery_redlock.core.ports import (
+    Acquire,
+    Busy,
+    Closed,
+    Extended,
+    Granted,
+    Leave,
+    Line,
+    NoAnswer,
+    Queued,
+    Renew,
+    Store,
+    Terms,
+)
+from celery_redlock.store.several import open_several
+from tests.contract.desk import until
+from tests.harness.independent import Independent
+
+PREFIX = "test:1:"
+LEASE_MS = 20_000
+
+#: Far above what a server needs on a busy machine.
+PATIENT = {"socket_timeout": 3.0}
+
+
+class Room:
+    """One resource, over servers of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def ask(self, token: str, line: bool = False, lease_ms: int = LEASE_MS) -> object:
+        place = Line("in", 60_000, 60_000) if line else None
+        return self.store.acquire(Acquire("room", token, Terms(lease_ms=lease_ms), "r", place))
+
+    def granted(self, token: str, lease_ms: int = LEASE_MS) -> int:
+        answer = self.ask(token, lease_ms=lease_ms)
+        assert isinstance(answer, Granted), answer
+        return answer.fence
+
+    def settle(self, token: str, fence: int) -> object:
+        (answer,) = self.store.renew([Renew("room", token, fence, 0)])
+        return answer
+
+    def leave(self, token: str) -> str:
+        return self.store.leave(Leave("room", (token,))).what
+
+    def until_granted(self, token: str) -> None:
+        def is_granted() -> bool:
+            try:
+                return isinstance(self.ask(token), Granted)
+            except NoAnswer:
+                return False
+
+        until(is_granted, f"{token} is granted it")
+
+
+@pytest.fixture
+def independent() -> Iterator[Independent]:
+    with Independent.durable() as independent:
+        yield independent
+
+
+@pytest.fixture
+def open_room(independent: Independent) -> Iterator[Callable[[], Room]]:
+    with ExitStack() as stack:
+
+        def open_one(**options: float) -> Room:
+            store = open_several(independent.urls, prefix=PREFIX, options={**PATIENT, **options})
+            stack.callback(store.close)
+            return Room(store)
+
+        yield open_one
+
+
+def entries(independent: Independent) -> int:
+    """How many servers have a holder of the resource."""
+    count = 0
+    for server in independent.servers:
+        with server.client() as client:
+            fields = client.hgetall(f"{PREFIX}{{room}}:h")
+            count += any(field.startswith("h:") for field in fields)
+    return count
+
+
+def test_two_of_five_dead_change_nothing(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    room.granted("a")
+    for server in independent.servers[:2]:
+        server.kill()
+    assert isinstance(room.ask("b"), Busy)
+    assert room.leave("a") == "holder"
+    room.until_granted("b")
+
+
+def test_without_a_majority_nobody_runs_and_it_is_said_which_is_missing_and_how(
+    independent: Independent, open_room: Callable[..., Room]
+) -> None:
+    room = open_room(socket_timeout=0.5)
+    for server in independent.servers[:2]:
+        server.kill()
+    independent.servers[2].pause()
+    with pytest.raises(NoAnswer):
+        room.ask("a")
+    with pytest.raises(NoAnswer) as silence:
+        room.ask("a")
+    told = silence.value.servers
+    dead, hung = independent.urls[:2], independent.urls[2]
+    assert all(f"{url} (refused)" in told for url in dead), told
+    assert f"{hung} (no answer in 0.5 s)" in told
+    assert told.endswith("3 of 5 must answer")
+    assert independent.urls[3] not in told
+
+
+def test_a_server_that_restarted_empty_does_not_vote_for_a_lease(
+    open_room: Callable[[], Room],
+) -> None:
+    with Independent(3) as forgetful:
+        room = Room(open_several(forgetful.urls, prefix=PREFIX, longest_lease=30))
+        with pytest.raises(NoAnswer, match=r"restarted [0-9] s ago: does not vote"):
+            room.ask("a")
+        hasty = Room(open_several(forgetful.urls, prefix=PREFIX, longest_lease=0.5))
+        forgetful.let_vote(0.5)
+        hasty.granted("a", lease_ms=500)
+
+
+def test_a_hung_server_is_found_once_and_asked_no_more(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room(socket_timeout=0.3)
+    room.granted("warm")
+    room.leave("warm")
+    independent.servers[0].pause()
+    began = time.monotonic()
+    for number in range(100):
+        token = f"t{number}"
+        room.until_granted(token)
+        assert room.leave(token) == "holder"
+    # A hundred times its patience would be half a minute.
+    assert time.monotonic() - began < 20
+    independent.servers[0].resume()
+
+
+def test_what_a_hung_server_granted_unseen_is_taken_back_when_it_answers_again(
+    independent: Independent, open_room: Callable[..., Room]
+) -> None:
+    room = open_room(socket_timeout=0.3)
+    room.granted("warm")
+    room.leave("warm")
+    independent.servers[0].pause()
+    room.granted("a")
+    room.leave("a")
+    time.sleep(0.4)  # longer than its patience: its answers are given up
+    room.until_granted("b")
+    room.leave("b")
+    independent.servers[0].resume()
+    until(lambda: entries(independent) == 0, "no server has a holder any more")
+
+
+def test_of_those_who_ask_at_once_at_most_one_is_granted(
+    open_room: Callable[[], Room],
+) -> None:
+    first, second = open_room(), open_room()
+    for number in range(30):
+        answers = [first.ask(f"a{number}"), second.ask(f"b{number}")]
+        assert sum(isinstance(answer, Granted) for answer in answers) == 1
+        assert first.leave(f"a{number}") == "holder"
+        assert second.leave(f"b{number}") != "holder"
+
+
+def test_a_try_that_came_to_nothing_leaves_nothing_behind(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    for server in independent.servers[:3]:
+        with server.client() as client:
+            # Another one's votes, at three of five.
+            client.hset(
+                f"{PREFIX}{{room}}:h", "h:z", f"{int(time.time() * 1000) + 60000}|1|x|1|c||r"
+            )
+    assert isinstance(room.ask("a"), Busy)
+    until(lambda: entries(independent) == 3, "only the other one's votes are left")
+
+
+def test_a_fence_that_was_shown_is_known_to_a_majority(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    fence = room.granted("a")
+    assert room.settle("a", fence) == Extended()
+    knowing = 0
+    for server in independent.servers:
+        with server.client() as client:
+            knowing += int(client.hget(f"{PREFIX}{{room}}:h", "f") or 0) >= fence
+    assert knowing >= 3
+
+
+def test_a_renewal_counts_only_what_has_never_lapsed(open_room: Callable[[], Room]) -> None:
+    room = open_room()
+    fence = room.granted("a", lease_ms=300)
+    until(lambda: not any(h.remaining_ms > 0 for h in room.store.inspect("room").holders), "lapse")
+    assert isinstance(room.settle("a", fence), Closed)
+
+
+def test_a_renewal_finds_new_votes_for_those_that_were_lost(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    fence = room.granted("a")
+    for server in independent.servers[:2]:
+        server.flush()
+    (answer,) = room.store.renew([Renew("room", "a", fence, LEASE_MS)])
+    assert answer == Extended()
+
+    def is_everywhere() -> bool:
+        room.settle("a", fence)
+        return entries(independent) == 5
+
+    until(is_everywhere, "every server has it again")
+
+
+def test_a_release_wakes_who_waited_longest(open_room: Callable[[], Room]) -> None:
+    room = open_room()
+    room.granted("a")
+    subscription = room.store.subscribe("in")
+    assert isinstance(room.ask("b", line=True), Queued)
+    assert isinstance(room.ask("c", line=True), Queued)
+    room.leave("a")
+    assert subscription.get(10) == "G b"
+    subscription.close()
+
+
+def test_a_token_that_is_another_ones_releases_nothing(open_room: Callable[[], Room]) -> None:
+    room = open_room()
+    room.granted("a")
+    assert room.leave("b") == "absent"
+    assert [holder.token for holder in room.store.inspect("room").holders] == ["a"]

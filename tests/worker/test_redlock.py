@@ -1,0 +1,79 @@
+"""Locked tasks over five independent servers, and what is refused there."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+import pytest
+
+from celery_redlock import ConfigurationError, Lock, LockedTask, LockUnavailable
+from celery_redlock.integration.runtime import runtime_of
+from tests.harness.independent import Independent
+from tests.harness.shop import MakeShop
+from tests.worker.local import apps_apart, local_app
+
+SOON = 40.0
+NOBODY = [f"redis://:secret@127.0.0.1:{port}" for port in (1, 2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def _apps_of_its_own() -> Iterator[None]:
+    with apps_apart():
+        yield
+
+
+def test_tasks_of_a_worker_exclude_each_other_while_two_servers_die(make_shop: MakeShop) -> None:
+    with Independent.durable() as independent:
+        shop = make_shop(redlock_url=independent.urls)
+        shop.worker(app="tests.worker.redlock_app", concurrency=4)
+        gate = shop.gate()
+        results = [shop.app.send_task("shop.count", (str(gate.path),)) for _ in range(6)]
+        shop.bodies.wait_for(count_started=1, resource="counted", timeout=SOON)
+        for server in independent.servers[:2]:
+            server.kill()
+        gate.open()
+        fences = [result.get(timeout=SOON) for result in results]
+        assert len(set(fences)) == len(fences)
+        shop.bodies.assert_exclusive()
+        shop.bodies.assert_fences_grow()
+
+
+def declare(**options: Any) -> Any:
+    app = local_app(redlock_url=NOBODY)
+
+    @app.task(base=LockedTask, **options)
+    def work(number: int = 1) -> None: ...
+
+    return app.tasks[work.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lock_limit": 2}, "expected a limit of 1 over several lock servers"),
+        ({"lock_mode": "shared"}, "expected an exclusive lock over several lock servers"),
+        ({"lock_max_waiting": 1}, "expected no bound on who waits over several lock servers"),
+        ({"lock_key": ["a:{number}", "b:{number}"]}, "expected one resource at a time"),
+    ],
+)
+def test_what_a_majority_cannot_give_is_refused(options: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        declare(**options).redlock_options()
+
+
+def test_so_is_a_lock_with_a_limit() -> None:
+    with pytest.raises(ConfigurationError, match="expected a limit of 1 over several"):
+        Lock("desk", app=local_app(redlock_url=NOBODY), limit=2).acquire()
+
+
+def test_who_is_missing_is_said_without_a_password() -> None:
+    with pytest.raises(LockUnavailable) as unavailable:
+        Lock("desk", app=local_app(redlock_url=NOBODY)).acquire()
+    assert "127.0.0.1:1 (refused)" in unavailable.value.servers
+    assert "secret" not in str(unavailable.value)
+
+
+def test_two_databases_of_one_server_are_refused() -> None:
+    urls = ["redis://a:6379/0", "redis://a/1", "redis://b"]
+    with pytest.raises(ConfigurationError, match="expected a list of different servers"):
+        runtime_of(local_app(redlock_url=urls)).check()
