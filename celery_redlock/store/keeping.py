@@ -71,6 +71,8 @@ class Keeping:
             self._voting.claims.pop(request.token, None)
             return
         claim.expires = max(claim.expires, asked_at + request.lease_ms / 1000)
+        if request.record:
+            claim.request = claim.request._replace(record=request.record)
         for number in tally.no:
             voter = self._servers.voters[number]
             wire = round_.take(voter)

@@ -27,6 +27,10 @@ ON_ONE_SERVER = ("test_asking", "test_random_faults", "test_return")
 IN_ONE_SLOT = ("test_asker", "test_batches", "test_several", "test_survey")
 SHARED_SLOT = "redlock:{test}:1:"
 
+#: Far above what one of several servers needs on a busy machine: what a slow one costs is tested
+#: in a module of its own.
+PATIENT = {"socket_timeout": 10.0}
+
 
 class Backend:
     """Where a store keeps its data, and how to take it away."""
@@ -83,7 +87,7 @@ class Several(Backend):
         self._servers = servers
 
     def open(self, restart_grace: float = 0.0) -> Store:
-        store = open_several(self._servers.urls, prefix=PREFIX)
+        store = open_several(self._servers.urls, prefix=PREFIX, options=PATIENT)
         self._opened.append(store)
         return store
 

@@ -231,6 +231,26 @@ def test_a_renewal_finds_new_votes_for_those_that_were_lost(
     until(is_everywhere, "every server has it again")
 
 
+def test_a_new_vote_carries_the_record_that_a_renewal_brought(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    fence = room.granted("a")
+    for server in independent.servers[:2]:
+        server.flush()
+
+    def is_everywhere() -> bool:
+        renewal = Renew("room", "a", fence, LEASE_MS, record="the child's")
+        assert list(room.store.renew([renewal])) == [Extended()]
+        return entries(independent) == 5
+
+    until(is_everywhere, "every server has it again")
+    for server in independent.servers[3:]:
+        server.kill()
+    (holder,) = room.store.inspect("room").holders
+    assert holder.record == "the child's"
+
+
 def test_a_release_wakes_who_waited_longest(open_room: Callable[[], Room]) -> None:
     room = open_room()
     room.granted("a")

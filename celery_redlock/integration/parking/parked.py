@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from celery.app.task import Context
 
@@ -16,6 +16,7 @@ from celery_redlock.integration.runtime import Runtime, runtime_of
 from celery_redlock.integration.steps import Ask, Step, Steps
 from celery_redlock.locking.execution import Execution
 from celery_redlock.locking.handover import Handed
+from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.pending import Pending
 
 Wait = Optional[Mapping[str, Any]]
@@ -59,14 +60,19 @@ class Parked:
         assert isinstance(self.step, Ask)
         self.step = self.asking.anew(self.step, seqs)
 
+    @property
+    def holds(self) -> List[Hold]:
+        """Those of its resources, which a step that runs aside may be adding to."""
+        return list(self.execution.holds.values())
+
     def hand_over(self) -> Tuple[Handed, ...]:
         """Leave what it holds to the process that runs it; raises LockLost."""
-        living = [hold for hold in self.execution.holds.values() if hold.state in LIVING]
+        living = [hold for hold in self.holds if hold.state in LIVING]
         return tuple(self.runtime.manager.hand_over(hold) for hold in living)
 
     def abandon(self) -> None:
         """Release what it holds, or has handed over in vain, in the background."""
-        for hold in self.execution.holds.values():
+        for hold in self.holds:
             if hold.state is State.HANDED:
                 hold.try_move(Move.RECEIVER_GONE)
             if hold.state in LIVING or hold.state is State.RELEASING:
@@ -74,8 +80,7 @@ class Parked:
 
     def wait(self, attempt: int) -> Dict[str, Any]:
         """For the header WAIT of its next delivery: since when it waits, and where in line."""
-        holds = self.execution.holds.values()
-        places = {place_key(hold.resource): hold.seq for hold in holds if hold.seq}
+        places = {place_key(hold.resource): hold.seq for hold in self.holds if hold.seq}
         return {"since": time.time() - self.waited, "attempt": attempt, "places": places}
 
     @property

@@ -222,7 +222,7 @@ class Passage:
         parked.sent = replace(
             sent,
             waited=parked.waited,
-            was_queued=any(hold.seq for hold in execution.holds.values()),
+            was_queued=any(hold.seq for hold in parked.holds),
             copy=parked.asking.copy if parked.asking else None,
             unlocked=execution.lock is not None,
         )
@@ -290,7 +290,7 @@ class Passage:
         if is_sent:
             self._residents.remove(parked)
         else:
-            parked.ask_anew([hold.seq for hold in parked.execution.holds.values()])
+            parked.ask_anew([hold.seq for hold in parked.holds])
             self._with_slot(parked, self._ask)
 
     def close(self) -> None:

@@ -15,10 +15,7 @@ from typing import Any, DefaultDict, List
 
 from celery_redlock.integration.parking.aside import Aside
 from celery_redlock.integration.parking.giving_back import give_back, stop_consuming
-from celery_redlock.integration.parking.keeping import (
-    forget,
-    keep,
-)
+from celery_redlock.integration.parking.keeping import forget, keep
 from celery_redlock.integration.parking.loop import Loop
 from celery_redlock.integration.parking.parked import Parked, Wait, parked_for
 from celery_redlock.integration.parking.passage import Passage
@@ -104,22 +101,25 @@ class Place:
 
     def disconnected(self) -> None:
         """The broker delivers all of them again, in any order: they keep their places."""
-        for parked in self.parked:
-            self._waited[parked.request.id] = parked.wait(parked.call.attempt)
+        lost = self.parked
+        for each in lost:
+            self._waited[each.request.id] = each.wait(each.call.attempt)
         while len(self._waited) > _REMEMBERED:
             self._waited.popitem(last=False)
-        dropped = self.parked
         self._drop_all()
-        for each in dropped:
+        for each in lost:
             forget(self._consumer, each.kept)
         self._slots.clear()
 
     def _drop_all(self) -> None:
+        dropped = self.parked
         pendings: DefaultDict[Asker, List[Pending]] = defaultdict(list)
-        for each in self.parked:
+        for each in dropped:
             if each.pending is not None:
                 pendings[each.runtime.asker].append(each.pending)
-                each.pending = None
-            self._passage.drop(each)
+        # First: from here on nothing is granted, and what was is seen by each in turn.
         for asker, its in pendings.items():
             asker.cancel_all(its)
+        for each in dropped:
+            each.pending = None
+            self._passage.drop(each)

@@ -23,6 +23,13 @@ class Consumer:
     """Nothing is asked of it."""
 
 
+class Request:
+    """A request, as far as Celery's books of them go."""
+
+    id = "task"
+    acknowledged = False
+
+
 class GrantedAtThatMoment:
     """An asker that hears of a grant just before it is told to cancel."""
 
@@ -35,7 +42,7 @@ class GrantedAtThatMoment:
 
 
 def parked_with(hold: Hold, manager: Manager) -> Parked:
-    request = SimpleNamespace(id="task", acknowledged=False)
+    request = Request()
     parked = Parked.__new__(Parked)
     parked.request = request  # type: ignore[assignment]
     parked.runtime = SimpleNamespace(  # type: ignore[assignment]
