@@ -7,6 +7,9 @@ PROCESSES ?= 3
 # Less at a time: make suites SUITES=tests/core ARGS="-k fence -x"
 SUITES ?= tests/core tests/contract tests/worker tests/layouts tests/stress
 ARGS ?=
+# A test that fails is tried once more, for it shares a machine with others; the run's last lines
+# name it. What is never forgiven: tests/conftest.py. Not even once: make suites SECOND_TRY=
+SECOND_TRY ?= --reruns 1 -r aR
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types imports suites sabotage stress bench format clean
@@ -31,7 +34,7 @@ imports: $(VENV)/dev.installed ## Layers import downwards only
 	$(BIN)/lint-imports
 
 suites: $(VENV)/dev.installed ## The tests alone, without those that take minutes
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not long" $(SUITES) $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not long" $(SECOND_TRY) $(SUITES) $(ARGS)
 
 sabotage: $(VENV)/dev.installed ## Break one thing at a time: its tests must notice
 	$(BIN)/python -m tests.sabotage

@@ -14,6 +14,16 @@ from tests.harness import pools
 #: Where the random seed of this run is told to all of its processes; give one to repeat a run.
 SEED = "REDLOCK_TEST_SEED"
 
+#: No second try for a test that has seen this: bodies at once, trust in a lock that is another's.
+UNFORGIVABLE = (
+    r"Overlap\(",
+    r"ran beyond the limit",
+    r"ran at the same time",
+    r"trusted its lock",
+    r"one fence for two bodies",
+    r"the fence did not grow",
+)
+
 #: The fixtures whose shops' workers are of the chosen pool.
 STARTS_WORKERS = {"make_shop", "make_locked_shop"}
 
@@ -38,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         sabotage.apply(name)
         os.environ[sabotage.VARIABLE] = name
     pools.choose(config.getoption("--pool"))
+    config.option.rerun_except = list(UNFORGIVABLE)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:

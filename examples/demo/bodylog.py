@@ -34,6 +34,13 @@ class Body(NamedTuple):
     shared: bool
 
 
+class Overlap(NamedTuple):
+    """Two bodies that ran at once and must not have."""
+
+    first: Body
+    second: Body
+
+
 class BodyLog:
     """The log in the file ``path``; any number of processes and threads may write to it."""
 
@@ -81,7 +88,7 @@ class BodyLog:
         *,
         deaths: Optional[Mapping[int, int]] = None,
         unended_runs: bool = False,
-    ) -> List[Tuple[Body, Body]]:
+    ) -> List[Overlap]:
         """Each body that started while ``limit`` others ran, with the one that ran longest.
 
         ``deaths`` says when processes died: pid -> nanoseconds of ``now_ns``. Of another body
@@ -94,7 +101,7 @@ class BodyLog:
             others[:] = [(other, end) for other, end in others if end > body.start]
             rivals = [other for other, _ in others if not (body.shared and other.shared)]
             if len(rivals) >= limit:
-                pairs.append((rivals[0], body))
+                pairs.append(Overlap(rivals[0], body))
             others.append((body, _end(body, deaths or {}, unended_runs)))
         return pairs
 

@@ -129,7 +129,9 @@ def _module_of(of: Any) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         is_slow = _module_of(metafunc) in ON_ONE_SERVER
-        kinds = ["memory", *(SERVERS if is_slow else TOPOLOGIES), "redlock"]
+        kinds = ["memory", *(SERVERS if is_slow else TOPOLOGIES)]
+        if lack(metafunc.module.__name__, metafunc.function.__name__) is None:
+            kinds.append("redlock")
         metafunc.parametrize("backend", kinds, indirect=True)
 
 
@@ -139,9 +141,6 @@ def backend(
 ) -> Iterator[Backend]:
     flavour: str = request.param
     if flavour == "redlock":
-        why = lack(request.module.__name__, request.node.originalname)
-        if why is not None:
-            pytest.skip(f"Redlock: {why}")
         backend: Backend = Several(request.getfixturevalue("independent"))
     else:
         in_one_slot = flavour == "cluster" and _module_of(request) in IN_ONE_SLOT

@@ -14,7 +14,7 @@ from celery_redlock.core.ports import Acquire, Granted, HolderView, Leave, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.integration.runtime import runtime_of
 from celery_redlock.store.urls import open_store
-from examples.demo.bodylog import Body
+from examples.demo.bodylog import Body, Overlap
 from tests.harness.shop import Shop
 from tests.harness.worker import WorkerProcess
 from tests.worker.app import ShopSettings
@@ -99,9 +99,9 @@ class LockedShop(Shop):
         lines = path.read_text().splitlines() if path.exists() else []
         return [told for told in map(json.loads, lines) if {**told, **fields} == told]
 
-    def overlaps_of(self, account: str, limit: int = 1) -> List[Any]:
-        pairs = self.bodies.overlaps(limit)
-        return [pair for pair in pairs if pair[0].resource == resource_of(account)]
+    def overlaps_of(self, account: str, limit: int = 1) -> List[Overlap]:
+        found = self.bodies.overlaps(limit)
+        return [each for each in found if each.first.resource == resource_of(account)]
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
