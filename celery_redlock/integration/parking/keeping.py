@@ -1,8 +1,9 @@
 """A request kept in the worker's parent: neither reserved for the pool nor acknowledged.
 
-Celery is told what it is told of a task with an ETA. For each message that is kept one more may be
-fetched, so that the rest of the queue goes on; what was changed is remembered with the request and
-undone once.
+Celery is told what it is told of a task with an ETA. One that waits for nothing but a slot counts
+among what the worker may fetch, as with Celery alone: the rest is for other workers. For one that
+waits for its lock another may be fetched, so that the rest of the queue goes on; what was changed
+is remembered with the request and undone once.
 
 Quorum queues take no new prefetch count while they are consumed. There a worker that keeps most of
 what it may have fetched cancels its consumer and consumes anew: what it has stays its own, and the
@@ -31,7 +32,7 @@ except ImportError:  # Celery 5.4 and older, which cannot consume from quorum qu
 class Kept:
     """A request that is kept, and what was changed at its consumer for it."""
 
-    __slots__ = ("_connection", "_prefetched", "_qos", "queue", "request")
+    __slots__ = ("_connection", "_has_made_room", "_prefetched", "_qos", "queue", "request")
 
     def __init__(self, consumer: Any, request: Any) -> None:
         self.request = request
@@ -39,12 +40,24 @@ class Kept:
         self.queue = _queue_of(consumer, request.message)
         self._connection = consumer.connection
         self._qos = consumer.qos
-        before = self._qos.value
-        self._prefetched = self._qos.increment_eventually() - before
+        self._has_made_room = False
+        self._prefetched = 0
 
     def is_current(self, consumer: Any) -> bool:
         """Whether its message may still be settled: the connection is the one that it came by."""
         return consumer.connection is not None and consumer.connection is self._connection
+
+    def make_room(self, consumer: Any) -> None:
+        """Fetch one more, for this one is in for a wait; once.
+
+        The count leaves when the loop turns next: outside of it call something in it.
+        """
+        if self._has_made_room:
+            return
+        self._has_made_room = True
+        before = self._qos.value
+        self._prefetched = self._qos.increment_eventually() - before
+        _windows.kept_one(consumer)
 
     def restore_prefetch(self) -> None:
         """Fetch no more in its place; once."""
@@ -54,16 +67,11 @@ class Kept:
 
 
 def keep(consumer: Any, request: Any) -> Kept:
-    """Keep a request that Celery has just reserved. Its message stays unacknowledged.
-
-    A raised prefetch count leaves when the loop turns next: call something in it, or the next
-    message may come a second later.
-    """
+    """Keep a request that Celery has just reserved. Its message stays unacknowledged."""
     kept = Kept(consumer, request)
     state.reserved_requests.discard(request)
     if hasattr(state, "task_scheduled"):
         state.task_scheduled(request)
-    _windows.kept_one(consumer)
     return kept
 
 
@@ -74,9 +82,10 @@ def wants_slot(consumer: Any, kept: Kept) -> None:
         callback(kept.request)
 
 
-def wants_none(kept: Kept) -> None:
-    """It stands in line again."""
+def wants_none(consumer: Any, kept: Kept) -> None:
+    """It waits for its lock, and needs no slot until it has it."""
     state.reserved_requests.discard(kept.request)
+    kept.make_room(consumer)
 
 
 def let_go(consumer: Any, kept: Kept) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from celery_redlock.locking import native, process
@@ -25,6 +26,10 @@ from celery_redlock.observe.logs import logger
 
 #: Seconds that a loop without alarms sleeps at most.
 _IDLE = 3600.0
+
+#: Calls in one turn of the worker's loop, which has others to serve: a thousandth of a second or so
+#: each hundred.
+_TURN = 1000
 
 
 class Alarm:
@@ -56,6 +61,8 @@ class Loop:
         self._calls: Deque[Tuple[Callable[..., Any], Tuple[Any, ...]]] = deque()
         self._alarms: List[Tuple[float, int, Alarm]] = []
         self._numbers = itertools.count()
+        #: The thread, or greenlet, that runs the calls at this moment.
+        self._draining: Optional[int] = None
 
     @staticmethod
     def for_consumer(consumer: Any) -> Optional[Loop]:
@@ -71,7 +78,9 @@ class Loop:
     def call(self, call: Callable[..., Any], *args: Any) -> None:
         """Have it called soon, in the loop and never in here. From any thread, never blocks."""
         self._calls.append((call, args))
-        self._wake()
+        # What the loop's own calls call for follows them in the same turn.
+        if self._draining != get_ident():
+            self._wake()
 
     def later(self, seconds: float, call: Callable[[], Any]) -> Alarm:
         """Have it called in the loop after some seconds, also over a loss of the connection."""
@@ -80,10 +89,21 @@ class Loop:
         return alarm
 
     def drain(self) -> None:
-        """Run what is called by now. In the loop's thread, for instance before it ends."""
-        for _ in range(len(self._calls)):
-            call, args = self._calls.popleft()
-            self._run(call, *args)
+        """Run what is called by now, and what that calls for, as far as a turn of the loop goes.
+
+        In the loop's thread, for instance before it ends.
+        """
+        self._draining = get_ident()
+        try:
+            for _ in range(_TURN):
+                if not self._calls:
+                    return
+                call, args = self._calls.popleft()
+                self._run(call, *args)
+        finally:
+            self._draining = None
+        if self._calls:
+            self._wake()
 
     def register(self, hub: Any) -> None:
         """Listen again: for the consumer step's ``register_with_event_loop``."""

@@ -116,6 +116,9 @@ class Passage:
             return
         if isinstance(parked.step, Pause):
             self._return_slot(parked)
+            # Nothing bounds those that wait for a lock server but this.
+            if self._residents.count <= parked.runtime.settings.max_parked:
+                wants_none(self._consumer, parked.kept)
             parked.awaited = self._loop.later(
                 parked.step.seconds, lambda: self._with_slot(parked, self._advance)
             )
@@ -137,7 +140,7 @@ class Passage:
     def queued(self, parked: Parked) -> None:
         """It stands in line: it needs no slot until it is woken."""
         self._return_slot(parked)
-        wants_none(parked.kept)
+        wants_none(self._consumer, parked.kept)
         if self._residents.enter_line(parked):
             monitoring.waiting(parked)
         self.send_back_if_too_much(parked)

@@ -25,6 +25,10 @@ class Residents:
         return list(self._in_line.values())
 
     @property
+    def count(self) -> int:
+        return len(self._parked)
+
+    @property
     def count_in_line(self) -> int:
         return len(self._in_line)
 

@@ -82,8 +82,8 @@ class Holding(bootsteps.StartStopStep):
 
     def _arrived(self, request: Any) -> None:
         if request.name == HELD:
-            self.held[request.id] = keep(self._consumer, request)
-            self.loop.call(lambda: None)
+            held = self.held[request.id] = keep(self._consumer, request)
+            self.loop.call(held.make_room, self._consumer)
         else:
             self._slots.pass_through(request)
 

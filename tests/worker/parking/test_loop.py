@@ -90,6 +90,22 @@ def test_a_call_wakes_an_idle_loop(running: Running) -> None:
     assert time.monotonic() - began < 5
 
 
+def test_what_a_call_calls_for_follows_in_its_turn_and_others_have_theirs() -> None:
+    loop, came = Loop(), []  # type: ignore[var-annotated]
+    wakes: List[int] = []
+    loop._wake = lambda: wakes.append(len(came))  # type: ignore[method-assign]
+
+    def call_on() -> None:
+        came.append(len(came))
+        loop.call(call_on)
+
+    loop.call(call_on)
+    loop.drain()
+    # One wake-up for the first; one for what is left when the hub has others to serve.
+    assert wakes == [0, len(came)]
+    assert len(came) > 100
+
+
 def test_a_call_that_raises_harms_no_other(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
