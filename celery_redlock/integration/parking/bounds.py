@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from celery_redlock.core.policy import retry_countdown
 from celery_redlock.integration.call import WAIT
@@ -35,6 +35,7 @@ class Bounds:
         self._consumer = consumer
         self._republisher = Republisher(consumer, loop)
         self._refused_until = 0.0
+        self._longest: Optional[float] = None
 
     def are_exceeded(self, parked: Parked, in_line: int) -> bool:
         """Whether one that waits in line must go, with so many of them in all."""
@@ -43,8 +44,7 @@ class Bounds:
         settings = parked.runtime.settings
         if in_line > settings.max_parked:
             return True
-        longest = settings.max_park or self._longest()
-        return parked.kept_for > longest
+        return parked.kept_for > (settings.max_park or self._longest_here)
 
     def send_back(self, parked: Parked, done: Callable[[bool], None]) -> bool:
         """Publish it again; whether that can be. ``done`` as of ``Republisher.republish``."""
@@ -64,7 +64,14 @@ class Bounds:
         """Send nothing back any more; what was sent is settled when the loop turns next."""
         self._republisher.close()
 
-    def _longest(self) -> float:
+    @property
+    def _longest_here(self) -> float:
+        """Asked of everybody in line at every look, and the same for the life of the consumer."""
+        if self._longest is None:
+            self._longest = self._learn_longest()
+        return self._longest
+
+    def _learn_longest(self) -> float:
         driver = self._consumer.connection.transport.driver_type
         if driver not in _VISIBILITY:
             return _LONGEST
