@@ -49,11 +49,12 @@ if TYPE_CHECKING:
 #: Seconds between two tries of a waiter while the server is away, from the first to the longest.
 _AWAY = (0.1, 1.0)
 
-#: Seconds between two looks of the head of a line at a holder of its own host.
-_LOOK_AT_HOLDER = 1.0
+#: Seconds between two looks of the head of a line at a holder of its own host: the place of a dead
+#: one is to be taken within a second.
+_LOOK_AT_HOLDER = 0.75
 
 #: Seconds between two looks around of a waiter that may not ask by itself.
-_LOOK_AROUND = 1.0
+_LOOK_AROUND = 0.75
 
 #: Seconds after which a retry looks for the first time whether its hold was kept meanwhile.
 _LOOK_FOR_KEPT = 0.02

@@ -45,7 +45,7 @@ from celery_redlock.locking.steps import Send, Step
 BATCH = 100
 
 #: Looks that are less urgent than this come together, on the same beat.
-_BEAT = 1.0
+_BEAT = 0.75
 
 #: Seconds until the next in line asks for its rank, once the one before it was granted.
 _MOVES_UP = 0.25

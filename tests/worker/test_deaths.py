@@ -258,7 +258,7 @@ def test_who_waits_elsewhere_on_the_host_takes_over_from_a_killed_worker(
     died = now_ns()
     assert waiter.get(timeout=SOON) == "done"
     (next_one,) = other.bodies_of(account)
-    # It looks once a second.
+    # It looks within a second, on a busy machine somewhat later.
     assert (next_one.start - died) / 1e9 < 3.0
 
 

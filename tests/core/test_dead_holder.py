@@ -1,0 +1,113 @@
+"""Who stands first in line takes the place of a holder that has died, within a second of its death.
+
+By a fake clock: the worst moment to die is right after a look.
+"""
+
+from __future__ import annotations
+
+from typing import List, Set
+
+import pytest
+
+from celery_redlock.core.lifecycle import Move
+from celery_redlock.core.ports import Queued, Terms
+from celery_redlock.core.record import Record
+from celery_redlock.locking import identity, native
+from celery_redlock.locking.ask import Ask
+from celery_redlock.locking.asker import Asker, Ended, Pending
+from celery_redlock.locking.hold import Hold
+from celery_redlock.locking.manager import Manager
+from celery_redlock.locking.outcomes import Patience
+from celery_redlock.locking.steps import Send, Stand
+from celery_redlock.store.memory import MemoryStore
+from tests.core.test_asker_programs import Line
+from tests.core.test_hold_machine import Clock
+
+#: The promise is a second; what is left of it is for the machine.
+WITHIN = 0.8
+
+HOLDER, WAITER = 4711, 4712
+
+
+class Waiter:
+    """A process that has one ask in line, which it answers as soon as it is woken."""
+
+    def __init__(self, clock: Clock, server: MemoryStore, dead: Set[int]) -> None:
+        self.woken_at: List[float] = []
+        self._clock = clock
+        self._server = server
+        self.manager = Manager(
+            Line(server),  # type: ignore[arg-type]
+            lambda event: None,
+            clock=clock.seconds,
+            is_dead=lambda record: record.pid in dead,
+        )
+        self.asker = Asker(self.manager)
+        self.inbox = server.subscribe(self.manager.wakeups.inbox)
+
+    def queued(self, pending: Pending) -> None: ...
+
+    def woken(self, pending: Pending) -> None:
+        self.woken_at.append(self._clock.now)
+
+    def done(self, pending: Pending, ended: Ended) -> None: ...
+
+    def turn(self) -> None:
+        self.asker.round()
+        message = self.inbox.get(0)
+        if message is not None:
+            self.manager.wakeups.hear(message)
+            self.asker.round()
+
+
+def hold_of(pid: int) -> Hold:
+    me = identity.here()
+    record = Record(
+        me.host, pid, 0.0, boot_id=me.boot_id or "boot", pid_namespace=me.pid_namespace or "pids"
+    )
+    return Hold("r", Terms(lease_ms=3_600_000), record)
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test makes all rounds itself."""
+    monkeypatch.setattr(native, "start_thread", lambda run: None)
+
+
+@pytest.mark.parametrize("hundredths", range(0, 100, 5))
+def test_a_parked_task_is_woken(hundredths: int) -> None:
+    clock = Clock()
+    dead: Set[int] = set()
+    server = MemoryStore(clock_ms=clock.server_ms)
+    holder, waiter = Waiter(clock, server, dead), Waiter(clock, server, dead)
+    holder.manager.acquire(hold_of(HOLDER))
+    waiter.asker.ask([hold_of(WAITER)], Patience(), waiter)
+    for _ in range(300 + hundredths):
+        waiter.turn()
+        clock.now += 0.01
+    assert not waiter.woken_at, "its holder lives"
+    dead.add(HOLDER)
+    died_at = clock.now
+    while not waiter.woken_at and clock.now < died_at + 5.0:
+        waiter.turn()
+        clock.now += 0.01
+    assert waiter.woken_at, "it was never woken"
+    assert waiter.woken_at[0] - died_at < WITHIN
+
+
+def test_who_waits_in_place_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    server = MemoryStore(clock_ms=clock.server_ms)
+    monkeypatch.setattr("celery_redlock.locking.proof.is_of_this_host", lambda record: True)
+    holder, waiter = Waiter(clock, server, set()), Waiter(clock, server, set())
+    holder.manager.acquire(hold_of(HOLDER))
+    hold = hold_of(WAITER)
+    hold.move(Move.ASKED)
+    steps = Ask(waiter.manager, [hold], Patience()).steps()
+    send = next(steps)
+    assert isinstance(send, Send)
+    answers = waiter.manager.store.acquire_all(send.requests)
+    assert isinstance(answers[0], Queued)
+    stand = steps.send((answers, clock.now))
+    assert isinstance(stand, Stand)
+    assert stand.seconds < WITHIN
