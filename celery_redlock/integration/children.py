@@ -5,7 +5,8 @@ restarts of the pool need no following. It runs one task at a time, so there is 
 remember for each; the next one that it accepts, or the result, is the end of the one before.
 
 Nothing here trusts what Celery says of a task's end: a hard time limit and a revoke are told while
-the child still runs. What it held is freed when it is dead, and not before. The names of that come
+the child still runs. What it held is freed when it is dead, and not before; what no child has taken
+was handed over in vain, and is freed when Celery says that none will. The names of that come
 from users' code and the release asks the lock server: both in a thread of their own, never in the
 worker's event loop.
 
@@ -15,8 +16,9 @@ others: they are taken over, with the same proof, by whoever asks next on this h
 
 from __future__ import annotations
 
+import os
 import time
-from typing import Any, Callable, Dict, Set
+from typing import Any, Callable, Dict, Optional, Set
 
 from celery_redlock.locking import native, process
 from celery_redlock.locking.deaths import Deaths, Watched
@@ -45,7 +47,7 @@ class Children:
         self._children: Dict[int, Watched] = {}
         self._running: Dict[Watched, Request] = {}
         self._workers: Set[str] = set()
-        self._freeing: Set[Watched] = set()
+        self._freeing: Set[object] = set()
 
     def follow(self, worker: str) -> None:
         """This worker, by its node name, has children. Other pools call greenlets by a pid."""
@@ -53,7 +55,7 @@ class Children:
 
     def accepted(self, pid: int, request: Request) -> None:
         """A child took this request; maybe it has died since."""
-        if request.hostname not in self._workers:
+        if request.hostname not in self._workers or pid == os.getpid():
             return
         child = self._children.get(pid)
         # Alive now, it is the one that has accepted it: nobody else can have its pid.
@@ -71,10 +73,17 @@ class Children:
         if child is not None and self._running.get(child) is request:
             self._running.pop(child, None)
 
-    def failed(self, pid: int, request: Request) -> None:
+    def failed(self, pid: Optional[int], request: Request) -> None:
         """Celery holds this request for over, whatever its child does: the second path."""
+        if request.was_freed or request.hostname not in self._workers:
+            return
+        if pid is None or pid == os.getpid():
+            # Its child died before it took it, and it was revoked: no other is given it, and the
+            # parent takes it in the child's stead.
+            self._free_aside(request, request, os.getpid())
+            return
         child = self._children.get(pid)
-        if not request.was_freed and (child is None or child.has_ended()):
+        if child is None or child.has_ended():
             self.accepted(pid, request)
 
     def _is_busy(self, child: Watched) -> bool:
@@ -89,18 +98,23 @@ class Children:
         if request is None or request.was_freed:
             self._freeing.discard(child)
             return
+        self._free_aside(request, child, child.pid)
+
+    def _free_aside(self, request: Request, reason: object, pid: int) -> None:
+        """Free what ``pid`` held for it; ``finish`` waits for the ``reason`` meanwhile."""
+        self._freeing.add(reason)
         request.was_freed = True
         try:
-            native.start_thread(lambda: self._end(child, request))
+            native.start_thread(lambda: self._end(request, reason, pid))
         except RuntimeError:  # as many threads as may be: the lease ends it
-            self._freeing.discard(child)
+            self._freeing.discard(reason)
             logger.warning("no thread to free what the dead task %s held", request.id)
 
-    def _end(self, child: Watched, request: Request) -> None:
+    def _end(self, request: Request, reason: object, pid: int) -> None:
         try:
-            self._free(request, child.pid)
+            self._free(request, pid)
         finally:
-            self._freeing.discard(child)
+            self._freeing.discard(reason)
 
     def finish(self, within: float = _AT_EXIT) -> None:
         """Wait until what dead and dying children held is free: what follows would hold it up."""

@@ -65,7 +65,7 @@ class LockedRequest(Request):  # type: ignore[misc]
         # Without return_ok its child may still run: a hard time limit is told before it is ended.
         if return_ok:
             self.settled()
-        elif self.worker_pid:
+        else:
             children.failed(self.worker_pid, self)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
@@ -80,7 +80,7 @@ def _settling(on_success: Any) -> Any:
 
 
 def _free(request: LockedRequest, pid: int) -> None:
-    """Release what its child held, which is dead, in a thread of its own."""
+    """Release what its child held, which is dead, or was to hold; in a thread of its own."""
     try:
         runtime = runtime_of(request._app)
         if runtime.settings.enabled:

@@ -111,6 +111,19 @@ def test_a_result_is_the_end_of_what_a_child_ran(family: Family, pid: int) -> No
     family.assert_frees()
 
 
+@pytest.mark.parametrize("accepted", [True, False])
+def test_what_no_child_took_is_freed_once_when_celery_holds_it_for_over(
+    family: Family, accepted: bool
+) -> None:
+    """Celery accepts in the parent's name what was revoked while its child died."""
+    request = Request()
+    if accepted:
+        family.accepted(os.getpid(), request)
+    for _ in range(2):
+        family.failed(os.getpid() if accepted else None, request)
+    family.assert_frees(request)
+
+
 def test_a_late_result_is_not_the_end_of_what_the_child_runs_now(family: Family, pid: int) -> None:
     before, now = Request(), Request()
     family.accepted(pid, before)

@@ -110,6 +110,25 @@ def test_who_waits_for_a_killed_child_begins_at_once(
     assert next_one.fence > (body.fence or 0)
 
 
+def test_a_task_whose_child_dies_before_it_takes_it_and_that_was_revoked_leaves_nothing(
+    make_locked_shop: MakeLockedShop, account: str
+) -> None:
+    """Celery gives it to no other child: it accepts it in the parent's name, and fails it."""
+    shop = make_locked_shop()
+    worker = shop.worker(app=APP, concurrency=1)
+    (child,) = worker.pids()
+    os.kill(child, signal.SIGSTOP)
+    result = shop.send("work", account)
+    assert eventually(lambda: shop.locks.holding_tasks(account) == [result.id], SOON)
+    worker.wait_for_output("received", SOON)
+    shop.app.control.revoke(result.id)
+    worker.wait_for_output("revoked", SOON)
+    os.kill(child, signal.SIGKILL)
+    assert eventually(lambda: result.state == "REVOKED", SOON), result.state
+    assert_freed(shop, account, time.monotonic())
+    assert not shop.bodies_of(account)
+
+
 def test_children_that_die_as_soon_as_their_body_begins_leave_nothing(
     shop: LockedShop, worker: WorkerProcess, account: str
 ) -> None:
