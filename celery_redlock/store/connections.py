@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Callable, Deque, List, NamedTuple, Optional, Sequence
 from weakref import WeakSet
 
@@ -39,6 +40,9 @@ _GARBLED = (*UNREADABLE, MemoryError, RecursionError)
 
 #: A connection idle for longer is looked at before it is used: servers close idle ones.
 _LOOK_AFTER = 1.0
+
+#: One that was not needed for so long, while others were, is closed.
+_SURPLUS = 10.0
 
 #: A request, made from the grace argument of its script.
 Frame = Callable[[str], bytes]
@@ -297,6 +301,23 @@ class Connections:
     def _give_back(self, link: Link) -> None:
         link.used_at = time.monotonic()
         self._idle.append(link)
+        if self._idle_since() > _SURPLUS:
+            self._drop_oldest()
+
+    def _idle_since(self) -> float:
+        """Seconds since the oldest was used: the latest is taken first, so it may be surplus."""
+        try:
+            return time.monotonic() - self._idle[0].used_at
+        except IndexError:  # taken by others meanwhile
+            return 0.0
+
+    def _drop_oldest(self) -> None:
+        with suppress(IndexError):
+            oldest = self._idle.popleft()
+            if time.monotonic() - oldest.used_at > _SURPLUS:
+                oldest.close()
+            else:
+                self._idle.appendleft(oldest)
 
     def _no_answer(self, error: Exception, may_run: bool) -> NoAnswer:
         return NoAnswer(f"{self.name} ({reason(error)})", may_run)
