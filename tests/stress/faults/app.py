@@ -7,20 +7,29 @@ its process stood still.
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping
 
-from celery_redlock import LockedTask, LockLost
+from celery_redlock import Lock, LockedTask, LockLost
+from celery_redlock.locking import proof
 from celery_redlock.signals import lock_lost
-from examples.demo.bodylog import now_ns
+from examples.demo.bodylog import BodyLog, now_ns
 from tests.stress.faults.mail import Mail
 from tests.worker.app import PREFIX, ShopSettings, make_app, task
 
 SECOND = 1_000_000_000
+
+#: Set where no process can prove that another is dead.
+APART = PREFIX + "APART"
+
+#: The longest that a body waits for a Lock that others forget.
+PATIENT = 3.0
 
 #: Between two looks at the lock.
 LOOK_EVERY = 0.01
@@ -136,7 +145,59 @@ def strike_or_skip(self: Any, numbers: List[int], seconds: float) -> str:
     return work_on(self, numbers, seconds)
 
 
+@task(base=LockedTask, bind=True, lock_key=lambda numbers, seconds: resources_of(numbers))
+def stray(self: Any, numbers: List[int], seconds: float) -> str:
+    """Work with a Lock that is forgotten, beside a thread that tries to have the task's lock."""
+    with take(self, Lock(f"forgotten:{numbers[0]}", app=self.app)):
+        run_beside(lambda: try_all(self, resources_of(numbers)))
+        return work_on(self, numbers, seconds)
+
+
+@task(base=LockedTask, bind=True, lock_key=lambda numbers, seconds: resources_of(numbers))
+def repeat(self: Any, numbers: List[int], seconds: float) -> str:
+    """Work with a Lock of this process's own that is taken twice."""
+    lock = Lock(f"repeated:{os.getpid()}", app=self.app)
+    with take(self, lock):
+        pass
+    lock.release()
+    with take(self, lock):
+        lock.release()
+    return work_on(self, numbers, seconds)
+
+
+def take(self: Any, lock: Lock) -> ContextManager[None]:
+    """Acquire it, and log a body for as long as it is meant to be held."""
+    asked = now_ns()
+    if not lock.acquire(blocking_timeout=PATIENT):
+        raise TimeoutError(f"{lock.name} was not to be had")
+    return held(self.app.body_log, lock, asked)
+
+
+def held(log: BodyLog, lock: Lock, asked: int) -> ContextManager[None]:
+    write(diary_of(log.path), {lock.name: lock.fence}, asked_at=asked)
+    return log.body(lock.name, lock.fence)
+
+
+def run_beside(call: Callable[[], None]) -> None:
+    """In a thread that has the body's context, and until it is done."""
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(call,))
+    thread.start()
+    thread.join()
+
+
+def try_all(self: Any, names: List[str]) -> None:
+    """Whoever is let in to what a body holds logs a body of his own."""
+    for name in names:
+        lock, asked = Lock(name, app=self.app), now_ns()
+        if lock.acquire(blocking=False):
+            with held(self.app.body_log, lock, asked):
+                time.sleep(LOOK_EVERY)
+            lock.release()
+
+
 if PREFIX + "BROKER_URL" in os.environ:
     app = make_app(ShopSettings.from_environment(os.environ))
     Mail(app.body_log.path).note_all()
     note_losses(diary_of(app.body_log.path))
+    if APART in os.environ:
+        proof.is_of_this_host = lambda record: False

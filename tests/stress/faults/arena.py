@@ -26,14 +26,13 @@ from tests.harness.servers import LockServer
 from tests.harness.shop import Shop
 from tests.harness.worker import START_WITHIN, WorkerProcess
 from tests.stress.faults import app as faulty_app
-from tests.stress.faults.app import resources_of
+from tests.stress.faults.app import APART, resources_of
 from tests.stress.faults.deeds import Deeds
 from tests.stress.faults.lost import Lost
 from tests.stress.faults.mail import Mail
-from tests.stress.faults.plan import LEASE, Plan
+from tests.stress.faults.plan import LEASE, RESOURCES, Plan
 from tests.worker.app import ShopSettings
 
-RESOURCES = 5
 WORKERS = 2
 CONCURRENCY = 3
 
@@ -100,7 +99,7 @@ class Arena:
 
     def _conf(self) -> Dict[str, Any]:
         conf: Dict[str, Any] = {
-            "redlock_ttl": LEASE,
+            "redlock_ttl": self.plan.lease,
             "redlock_restart_grace": LEASE,
             "task_acks_late": self.plan.variant.acks_late,
             "task_reject_on_worker_lost": self.plan.variant.acks_late,
@@ -115,7 +114,8 @@ class Arena:
             conf["broker_transport_options"] = {"confirm_publish": True}
         else:
             conf["broker_transport_options"] = {
-                "visibility_timeout": VISIBILITY,
+                # Who has waited for half of it goes round by the queue, out of the line.
+                "visibility_timeout": VISIBILITY if not self.plan.judged else 10 * VISIBILITY,
                 "unacked_restore_interval": 1,
                 "unacked_restore_throttle": 1,
                 # Who is killed while it gives messages back keeps all others from it so long.
@@ -136,6 +136,7 @@ class Arena:
             environment={
                 "REDLOCK_TEST_BROKER_URL": self.broker_proxy.url,
                 "REDLOCK_TEST_LOCK_URL": self.proxy.url,
+                **({APART: "1"} if self.plan.is_apart else {}),
             },
         )
         self.workers.append(worker)
@@ -164,11 +165,12 @@ class Arena:
             self.results.append(self._send())
 
     def _send(self) -> AsyncResult:
-        choose = self._choose
-        name = "strike_or_skip" if choose.random() < 0.15 else "strike"
-        numbers = choose.sample(range(RESOURCES), 1 if choose.random() < 0.8 else 2)
-        longest = self.plan.longest if choose.random() < self.plan.long_share else 0.4
-        seconds = round(choose.uniform(0.01, longest), 3)
+        choose, plan = self._choose, self.plan
+        name = "strike_or_skip" if choose.random() < 0.15 else plan.task
+        numbers = choose.sample(range(plan.resources), 2 if choose.random() < plan.pairs else 1)
+        shortest, longest = plan.usual
+        longest = plan.longest if choose.random() < plan.long_share else longest
+        seconds = round(choose.uniform(shortest, longest), 3)
         task_id = uuid()
         self.mail.note("published", task_id)
         return self.shop.task(name).apply_async((numbers, seconds), task_id=task_id)

@@ -16,6 +16,7 @@ from tests.harness.servers import LockServer
 from tests.stress.faults.judge import Harm
 from tests.stress.faults.lost import Cut
 from tests.stress.faults.plan import LEASE, Fault
+from tests.stress.faults.pusher import Pusher
 
 if TYPE_CHECKING:
     from tests.stress.faults.arena import Arena
@@ -67,6 +68,9 @@ class Deeds:
         return {
             "kill a child": self._kill_child,
             "kill a worker": self._kill_worker,
+            "kill a running body": self._kill_running,
+            "stop a running body": self._stop_running,
+            "push in": self._push_in,
             "stop a body's process below the lease": self._stop_body,
             "stop a body's process beyond the lease": self._stop_body,
             "stop a parent": self._stop_parent,
@@ -86,6 +90,13 @@ class Deeds:
         pid = self._pick(
             fault, [pid for worker in self._arena.living_workers for pid in worker.pids()]
         )
+        if pid is None:
+            return None
+        self._die([pid], lambda: os.kill(pid, signal.SIGKILL))
+        return str(pid)
+
+    def _kill_running(self, fault: Fault) -> Optional[str]:
+        pid = self._pick(fault, self._running_pids())
         if pid is None:
             return None
         self._die([pid], lambda: os.kill(pid, signal.SIGKILL))
@@ -115,6 +126,9 @@ class Deeds:
     def _stop_body(self, fault: Fault) -> Optional[str]:
         return self._stop(self._pick(fault, self._body_pids()), fault.seconds)
 
+    def _stop_running(self, fault: Fault) -> Optional[str]:
+        return self._stop(self._pick(fault, self._running_pids()), fault.seconds)
+
     def _stop_parent(self, fault: Fault) -> Optional[str]:
         parents = [worker.pid for worker in self._arena.living_workers]
         return self._stop(self._pick(fault, parents), fault.seconds)
@@ -138,12 +152,22 @@ class Deeds:
 
     def _body_pids(self) -> List[int]:
         """The processes whose bodies run now, else those that could run one."""
-        bodies = self._arena.shop.bodies.bodies()[-50:]
-        running: Set[int] = {body.pid for body in bodies if body.end is None}
-        running = {pid for pid in running if pid not in self.deaths and is_living(pid)}
         workers = self._arena.living_workers
         idle = [pid for worker in workers for pid in worker.pids() or [worker.pid]]
-        return sorted(running or idle)
+        return self._running_pids() or sorted(idle)
+
+    def _running_pids(self) -> List[int]:
+        bodies = self._arena.shop.bodies.bodies()[-50:]
+        running: Set[int] = {body.pid for body in bodies if body.end is None} - {os.getpid()}
+        return sorted(pid for pid in running if pid not in self.deaths and is_living(pid))
+
+    # --- rivals
+
+    def _push_in(self, fault: Fault) -> str:
+        pusher = Pusher(self._arena)
+        pusher.start()
+        self._after(fault.seconds, pusher.stop)
+        return f"for {fault.seconds} s"
 
     def _pick(self, fault: Fault, among: List[Any]) -> Any:
         return among[fault.pick % len(among)] if among else None

@@ -59,12 +59,15 @@ class Diaries(NamedTuple):
     beliefs: Mapping[Key, Belief]
     stood_still: Sequence[Harm] = ()
     interruptions: Sequence[Interruption] = ()
+    #: When a ``Lock`` was asked for.
+    asked: Mapping[Key, int] = {}
 
 
 def read_diaries(path: Path) -> Diaries:
     beliefs: Dict[Key, Belief] = defaultdict(Belief)
     stood_still: List[Harm] = []
     interruptions: List[Interruption] = []
+    asked: Dict[Key, int] = {}
     for line in _lines(path):
         if "interrupted_at" in line:
             interruptions.append(Interruption(line["pid"], tuple(line["fences"].items())))
@@ -72,6 +75,9 @@ def read_diaries(path: Path) -> Diaries:
             begin, end = line["stood_still"]
             stood_still.append(Harm("stood still", begin, end, line["pid"]))
         for resource, fence in line["fences"].items():
+            if "asked_at" in line:
+                asked[resource, fence] = line["asked_at"]
+                continue
             belief = beliefs[resource, fence]
             if "trusted_until" in line:
                 belief = belief._replace(trusted_until=line["trusted_until"])
@@ -81,7 +87,7 @@ def read_diaries(path: Path) -> Diaries:
             if "lost_at" in line:
                 belief = belief._replace(lost_at=line["lost_at"])
             beliefs[resource, fence] = belief
-    return Diaries(beliefs, stood_still, interruptions)
+    return Diaries(beliefs, stood_still, interruptions, asked)
 
 
 class Judge:

@@ -7,12 +7,14 @@ that failed is told by its plan and by what really happened, never by the seed a
 from __future__ import annotations
 
 import random
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from tests.harness.proxy import POINTS
 
 #: The lease of every task, in seconds; the restart grace covers it.
 LEASE = 2.0
+
+RESOURCES = 5
 
 POOLS = ("prefork", "threads", "gevent")
 BROKERS = ("redis", "rabbitmq")
@@ -66,6 +68,17 @@ class Plan(NamedTuple):
     #: them.
     long_share: float = 0.1
     longest: float = 2.5 * LEASE
+    #: The usual ones run for so long.
+    usual: Tuple[float, float] = (0.01, 0.4)
+    task: str = "strike"
+    #: How many of them want two resources, of so many.
+    pairs: float = 0.2
+    resources: int = RESOURCES
+    lease: float = LEASE
+    #: Whether no process can prove the death of another, as on hosts apart; a parent sees its own.
+    is_apart: bool = False
+    #: What of ``turns`` is judged.
+    judged: Tuple[str, ...] = ()
 
     def __str__(self) -> str:
         told = "\n".join(f"  {_told(fault)}" for fault in self.faults)

@@ -5,9 +5,10 @@ A sabotaged run must show that failure: ``NOTICED`` says in which of them.
 
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Any, Dict, List
 
 from tests.stress.faults.plan import LEASE, Fault, Plan, Variant
+from tests.stress.faults.turns import DEATHS, ENDS, LOCKS, MEAN, ORDER
 
 PREFORK = Variant("prefork", "redis", False)
 THREADS = Variant("threads", "redis", False)
@@ -20,7 +21,7 @@ def _every(seconds: float, fault: Fault) -> List[Fault]:
     return [fault._replace(at=round(1 + seconds * each, 2), pick=each) for each in range(times)]
 
 
-def _plan(variant: Variant, *faults: List[Fault], **load: float) -> Plan:
+def _plan(variant: Variant, *faults: List[Fault], **load: Any) -> Plan:
     in_order = sorted(fault for some in faults for fault in some)
     return Plan(0, variant, SECONDS, tuple(in_order), **load)
 
@@ -28,6 +29,9 @@ def _plan(variant: Variant, *faults: List[Fault], **load: float) -> Plan:
 def _cut(script: str, point: str, late_by: float, times: int = 3) -> Fault:
     return Fault(0, "cut script calls", late_by, 0, script, point, times)
 
+
+#: A few places that many wait for: whoever waits has a slot when it is his turn.
+IN_LINE: Dict[str, Any] = {"resources": 2, "pairs": 0.0, "usual": (0.2, 0.4), "long_share": 0.0}
 
 PROVOCATIONS: Dict[str, Plan] = {
     # No fault at all.
@@ -56,18 +60,65 @@ PROVOCATIONS: Dict[str, Plan] = {
         _every(5.0, Fault(0, "stop the server beyond the lease", 1.2 * LEASE)),
         long_share=0.6,
     ),
+    # Lines, and no fault. What a waiter does by itself it does every five seconds.
+    "lines": _plan(PREFORK, judged=(ENDS, ORDER), lease=15.0, **IN_LINE),
+    # A place that becomes free when nobody is there to free it, and one who takes what he finds.
+    # Whatever is stopped, there are slots for who comes next: else he is passed over.
+    "pushing in": _plan(
+        PREFORK,
+        [Fault(0.5, "push in", SECONDS)],
+        _every(2.5, Fault(0, "stop a running body", 1.15 * LEASE)),
+        judged=(ORDER,),
+        **{**IN_LINE, "resources": 1},
+    ),
+    # Nobody but its parent sees that a process has died.
+    "deaths": _plan(
+        PREFORK,
+        _every(0.4, Fault(0, "kill a running body")),
+        judged=(DEATHS,),
+        is_apart=True,
+        **IN_LINE,
+    ),
+    # Children that are forked from a parent that is at work.
+    "forks": _plan(
+        PREFORK, _every(1.0, Fault(0, "kill a running body")), long_share=0.6, longest=2.5 * LEASE
+    ),
+    # Bodies that forget a Lock, and whose threads want their locks.
+    "strays": _plan(PREFORK, task="stray"),
+    # No release is heard of; a Lock that is released is taken again.
+    "lost releases": _plan(
+        PREFORK,
+        [_cut("leave", "before", 0.0, times=10**6)._replace(at=0.5)],
+        task="repeat",
+        judged=(LOCKS,),
+    ),
+    # Of many asks a copy comes when what they have asked for is over.
+    "late asks": _plan(
+        PREFORK,
+        _every(0.05, _cut("acquire", "twice", 3.0, times=1)),
+        judged=(MEAN,),
+        **IN_LINE,
+    ),
 }
 
 #: Which of them shows what a sabotage breaks.
 NOTICED = {
     "context-shared": "calm-threads",
     "death-not-proved": "calm",
+    "death-unnoticed": "deaths",
     "doubt-taken-for-loss": "doubts",
     "fence-reset": "calm",
+    "fork-not-reset": "forks",
+    "hold-shared-by-threads": "strays",
     "interruption-off": "losses",
+    "line-skipped": "pushing in",
+    "lock-left-behind": "strays",
+    "orphans-forgotten": "lost releases",
     "release-before-death": "calm",
     "renewal-after-release": "calm",
     "renewal-off": "calm",
     "token-not-compared": "late releases",
+    "tombstone-forgotten": "late asks",
     "trust-from-after-the-request": "slow answers",
+    "wake-up-lost": "lines",
 }

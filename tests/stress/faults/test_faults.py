@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from statistics import mean, median
 from typing import Any, Iterator, List, Optional
 
 import pytest
@@ -23,10 +24,11 @@ from tests.harness.locked_shop import eventually
 from tests.harness.pools import is_installed
 from tests.harness.servers import missing
 from tests.stress.faults.app import diary_of
-from tests.stress.faults.arena import RESOURCES, Arena
+from tests.stress.faults.arena import Arena
 from tests.stress.faults.judge import Judge, read_diaries
 from tests.stress.faults.lost import Lost
-from tests.stress.faults.plan import BROKERS, LEASE, POOLS, Plan, Variant, draw
+from tests.stress.faults.plan import BROKERS, LEASE, POOLS, RESOURCES, Plan, Variant, draw
+from tests.stress.faults.turns import Turns, Waits
 
 #: Of which the faults take this, and the start and the aftermath the rest.
 SHORT = 30.0
@@ -65,14 +67,14 @@ def run_and_judge(plan: Plan, directory: Path) -> None:
         unended, lost = arena.settle()
         found = [*tasks_lost(unended, lost), *failures(arena), *not_granted(arena)]
         found += what_is_left(arena)
-        judge = Judge(
-            arena.shop.bodies.bodies(),
-            read_diaries(diary_of(arena.shop.bodies.path)),
-            arena.deeds.deaths,
-            arena.deeds.harms,
-        )
+        bodies, deeds = arena.shop.bodies.bodies(), arena.deeds
+        diaries = read_diaries(diary_of(arena.shop.bodies.path))
+        judge = Judge(bodies, diaries, deeds.deaths, deeds.harms)
+        waits = Waits.of(arena.mail.events(), diaries.asked)
+        turns = Turns(bodies, waits, judge.end_of, deeds.deaths, deeds.harms)
         found += judge.faults()
-        tell("done:", *arena.deeds.done, *counts(arena, judge))
+        found += turns.faults(plan.judged)
+        tell("done:", *deeds.done, *counts(arena, judge), *medians(turns))
         tell(*(f"{lost.reason(task_id)}: {lost.told(task_id)}" for task_id in unended))
     assert not found, "\n".join(found)
 
@@ -139,6 +141,13 @@ def counts(arena: Arena, judge: Judge) -> Iterator[str]:
     yield f"bodies: {len(bodies)}, {sum(body.end is None for body in bodies)} of them killed"
     yield f"overlaps, all of them known: {judge.overlaps}; losses: {judge.losses}"
     yield f"late copies: {arena.proxy.late_copies}"
+
+
+def medians(turns: Turns) -> Iterator[str]:
+    for after, times in turns.empty().items():
+        if times:
+            told = f"{median(times):.3f} s, mean {mean(times):.3f} s, at most {max(times):.3f} s"
+            yield f"empty after {len(times)} {after}: {told}"
 
 
 def word(result: Any) -> Optional[str]:
