@@ -8,10 +8,11 @@ import subprocess
 import sys
 from typing import Callable, Dict, List
 
-from benchmarks import contended, freed, kept_alive, mixed, per_task, report, uncontended
+from benchmarks import contended, freed, kept_alive, majority, mixed, per_task, report, uncontended
 
 BENCHMARKS: Dict[str, Callable[[bool], None]] = {
     "a1": uncontended.run,
+    "a5": majority.run,
     "b": contended.run,
     "c": per_task.run,
     "d": mixed.run,
