@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from celery_redlock.core.ports import LATE_MS, Leave
 from celery_redlock.core.quorum import Tally, difference, quarantine
@@ -38,15 +38,15 @@ class Electorate:
     def tally(self) -> Tally[Any]:
         return Tally(len(self.voters))
 
-    def take_voter(
-        self, round_: Round, voter: Voter, *, even_behind: bool = True
-    ) -> Tuple[Optional[Wire], str]:
-        """A connection to a server that votes, or why there is none."""
-        wire = round_.take(voter, even_behind=even_behind)
-        if wire is None:
-            return None, voter.why_not
-        why = voter.abstains(self._quarantine)
-        return (None, why) if why else (wire, "")
+    def take_voters(
+        self, round_: Round, *, even_behind: bool = True
+    ) -> Iterator[Tuple[Voter, Optional[Wire], str]]:
+        """Of each server a connection if it votes, or why there is none."""
+        wires = [(voter, round_.take(voter, even_behind=even_behind)) for voter in self.voters]
+        quarantine = self._quarantine
+        for voter, wire in wires:
+            why = voter.why_not if wire is None else voter.abstains(quarantine)
+            yield voter, None if why else wire, why
 
     def take_back(self, voter: Voter, request: Leave) -> None:
         """Withdraw tokens at a server in the background, until it has acknowledged that."""

@@ -18,7 +18,7 @@ from celery_redlock.store.round import Round
 from celery_redlock.store.single import BATCH
 from celery_redlock.store.voter import Voter
 from celery_redlock.store.voting import Voting
-from celery_redlock.store.wire import Call, Silence
+from celery_redlock.store.wire import Call, Silence, Wire
 
 
 class Keeping:
@@ -38,8 +38,13 @@ class Keeping:
         tallies: List[Tally[str]] = [self._servers.tally() for _ in requests]
         asked_at = time.monotonic()
         with self._servers.round() as round_:
-            for voter in self._servers.voters:
-                self._ask(round_, voter, requests, tallies)
+            # What a restarted server has of a hold may be from before somebody else's.
+            for voter, wire, why in self._servers.take_voters(round_):
+                if wire is not None:
+                    self._ask(round_, voter, wire, requests, tallies)
+                    continue
+                for tally in tallies:
+                    tally.missing[voter.number] = why
             round_.wait(lambda: all(tally.is_won or tally.is_refused for tally in tallies))
             for request, tally in zip(requests, tallies):
                 if tally.is_won:
@@ -47,21 +52,28 @@ class Keeping:
         return [self._answer(tally) for tally in tallies]
 
     def _ask(
-        self, round_: Round, voter: Voter, requests: Sequence[Renew], tallies: List[Tally[str]]
+        self,
+        round_: Round,
+        voter: Voter,
+        wire: Wire,
+        requests: Sequence[Renew],
+        tallies: List[Tally[str]],
     ) -> None:
-        # What a restarted server has of a hold may be from before somebody else's.
-        wire, why = self._servers.take_voter(round_, voter)
-        if wire is None:
-            for tally in tallies:
-                tally.missing[voter.number] = why
-            return
+        if wire.owed:
+            voter.read(wire)  # what it gave may have come, and must be said to it
         given = [self._given(request, voter) for request in requests]
+        under_way = [self._is_under_way(request, voter) for request in requests]
         frame = self._servers.frames.write_back(requests, given)
-        round_.ask(voter, Call(frame, partial(_answered, tallies, voter.number), RAISE))
+        tell = partial(_answered, tallies, voter.number, under_way)
+        round_.ask(voter, Call(frame, tell, RAISE))
 
     def _given(self, request: Renew, voter: Voter) -> str:
         claim = self._voting.claims.get(request.token)
         return claim.given(voter.number, request.fence) if claim else ""
+
+    def _is_under_way(self, request: Renew, voter: Voter) -> bool:
+        claim = self._voting.claims.get(request.token)
+        return claim is not None and voter.number in claim.asked
 
     def _renewed(self, round_: Round, request: Renew, tally: Tally[str], asked_at: float) -> None:
         claim = self._voting.claims.get(request.token)
@@ -78,7 +90,8 @@ class Keeping:
             wire = round_.take(voter)
             if wire is not None and number not in claim.asked:
                 claim.request = claim.request._replace(orphans=(), kept="", line=None)
-                self._voting.ask(round_, voter, wire, claim, self._servers.tally())
+                frame, ballot = self._voting.frame_of(claim), self._servers.tally()
+                self._voting.ask(round_, voter, wire, claim, ballot, frame)
 
     def _answer(self, tally: Tally[str]) -> RenewAnswer:
         if tally.is_won:
@@ -89,13 +102,22 @@ class Keeping:
         return NoAnswer(self._servers.said(tally))
 
 
-def _answered(tallies: Sequence[Tally[str]], number: int, answer: Any) -> None:
+def _answered(
+    tallies: Sequence[Tally[str]], number: int, under_way: Sequence[bool], answer: Any
+) -> None:
+    """``under_way``: of which holds the server has been asked for its vote, and has not answered.
+
+    A renewal of such a one cannot name the fence that it was given. That it finds another then is
+    no sign that anything was lost.
+    """
     if isinstance(answer, Silence):
         for tally in tallies:
             tally.missing[number] = answer.why
         return
-    for tally, each in zip(tallies, answer):
+    for tally, each, is_under_way in zip(tallies, answer, under_way):
         if each == 1:
             tally.yes[number] = 1
+        elif each == 0 and is_under_way:
+            tally.missing[number] = "its vote is under way"
         else:
             tally.no[number] = "" if each == 0 else each.decode()

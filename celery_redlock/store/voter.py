@@ -172,9 +172,12 @@ class Voter:
         return f"no answer in {self.patience:g} s"
 
     def _has_caught_up(self, wire: Wire, even_behind: bool) -> bool:
-        """Read what has come on an idle connection; False: it still owes, and was put back."""
+        """Look at a connection that has been silent for long; False: it owes, and was put back.
+
+        What else has come is read with the next answer, which saves asking the system for it.
+        """
         now = time.monotonic()
-        if wire.owed or now - wire.used_at > _LOOK_AFTER:
+        if now - wire.since > _BEHIND if wire.owed else now - wire.used_at > _LOOK_AFTER:
             self.read(wire)
         silent = now - wire.since if wire.owed else 0.0
         if silent > self.patience:

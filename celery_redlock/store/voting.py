@@ -77,14 +77,20 @@ class Voting:
             self._bury_tainted(claim)
         return answer
 
-    def ask(self, round_: Round, voter: Voter, wire: Wire, claim: Claim, ballot: Ballot) -> None:
-        """Ask one server for its vote."""
+    def ask(
+        self, round_: Round, voter: Voter, wire: Wire, claim: Claim, ballot: Ballot, frame: bytes
+    ) -> None:
+        """Ask one server for its vote; ``frame`` is ``frame_of`` the claim."""
         claim.ask_on(voter.number, wire)
         if claim.is_closed:
             # After it was noted: whoever leaves the token has seen that, or this sees the closing.
             return
         tell = partial(self._voted, claim, ballot, voter, wire)
-        round_.ask(voter, Call(self._frames.vote(claim.request), tell, ACQUIRE))
+        round_.ask(voter, Call(frame, tell, ACQUIRE))
+
+    def frame_of(self, claim: Claim) -> bytes:
+        """The request for a vote, the same for every server."""
+        return self._frames.vote(claim.request)
 
     def _claim(self, request: Acquire) -> Claim:
         claim = self.claims.get(request.token)
@@ -104,17 +110,17 @@ class Voting:
 
     def _ask_all(self, round_: Round, claim: Claim, ballot: Ballot) -> None:
         asked: Set[Voter] = set()
+        frame = self.frame_of(claim)
         for even_behind in (False, True):
-            for voter in self._servers.voters:
+            for voter, wire, why in self._servers.take_voters(round_, even_behind=even_behind):
                 if voter in asked:
                     continue
-                wire, why = self._servers.take_voter(round_, voter, even_behind=even_behind)
                 if wire is None:
                     ballot.missing[voter.number] = why
                 else:
                     ballot.missing.pop(voter.number, None)
                     asked.add(voter)
-                    self.ask(round_, voter, wire, claim, ballot)
+                    self.ask(round_, voter, wire, claim, ballot, frame)
             if not ballot.is_unavailable:
                 break
             # Perhaps it was this process that was held up, and all of them only seem slow.
@@ -223,6 +229,7 @@ class Voting:
         for claim in claims:
             claim.is_closed = True
         tally: Tally[Any] = self._servers.tally()
+        frames: Dict[int, bytes] = {}
         with self._servers.round() as round_:
             for voter in self._servers.voters:
                 wire = round_.take(voter)
@@ -233,9 +240,11 @@ class Voting:
                         self._servers.take_back(voter, request)
                     continue
                 needs_tomb = any(claim.needs_tomb(voter.number, wire) for claim in claims)
-                frame = self._frames.withdraw(request, LATE_MS if needs_tomb else request.tomb_ms)
+                tomb_ms = LATE_MS if needs_tomb else request.tomb_ms
+                if tomb_ms not in frames:
+                    frames[tomb_ms] = self._frames.withdraw(request, tomb_ms)
                 tell = partial(self._left, request, tally, voter)
-                round_.ask(voter, Call(frame, tell, WITHDRAW))
+                round_.ask(voter, Call(frames[tomb_ms], tell, WITHDRAW))
             round_.wait(lambda: tally.has_heard_majority)
         if not tally.has_heard_majority:
             raise NoAnswer(self._servers.said(tally))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
 from typing import Callable, Iterator
@@ -229,6 +230,29 @@ def test_a_renewal_finds_new_votes_for_those_that_were_lost(
         return entries(independent) == 5
 
     until(is_everywhere, "every server has it again")
+
+
+def test_a_vote_that_is_still_under_way_is_not_taken_for_a_lost_one(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    room.granted("warm")
+    room.leave("warm")
+    late, forgetful = independent.servers[3:], independent.servers[:2]
+    for server in late:
+        with server.client() as client:
+            # Its clock is ahead: what it gives is greater than the fence of the majority.
+            client.hset(f"{PREFIX}{{room}}:h", "f", str(int((time.time() + 60) * 1e6)))
+        server.pause()
+    fence = room.granted("a")
+    for server in forgetful:
+        server.flush()
+    resume = threading.Timer(0.2, lambda: [server.resume() for server in late])
+    resume.start()
+    answer = room.settle("a", fence)
+    assert not isinstance(answer, Closed)
+    resume.join()
+    until(lambda: room.settle("a", fence) == Extended(), "the late ones are heard")
 
 
 def test_a_new_vote_carries_the_record_that_a_renewal_brought(
