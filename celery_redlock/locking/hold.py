@@ -15,6 +15,9 @@ from celery_redlock.core.ports import NoAnswer, Queued, Renew, Seen, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.locking import native, process
 
+#: After these the server knows the hold's record.
+_BRINGS_RECORD = (Move.RENEWED, Move.REESTABLISHED)
+
 
 class Hold:
     """One owner's hold of one resource, from before it is asked for until its end is certain.
@@ -205,15 +208,17 @@ class Hold:
 
         An answer to a renewal that was under way when the body ended changes nothing.
         """
-        if self.state not in LIVING:
-            return False
+        if self._life != process.life():
+            return False  # its mutex is the parent's, and may never be free again
         with self._mutex:
             if self._state not in LIVING:
                 return False
             self._state = after(self._state, move)
-            self.trusted_until = max(self.trusted_until, trusted_until)
-            self.why = why or self.why
-            if move in (Move.RENEWED, Move.REESTABLISHED):
+            if trusted_until > self.trusted_until:
+                self.trusted_until = trusted_until
+            if why:
+                self.why = why
+            if move in _BRINGS_RECORD:
                 self.record_is_due = False
             return True
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from operator import attrgetter
 from typing import Callable, Dict, Iterable, List
 
 from celery_redlock.core import events, timing
@@ -42,6 +43,10 @@ _RETRY_LEAVE = (0.05, 5.0)
 #: Seconds after which a hold is a long one: then it must be noticed when the server goes, since one
 #: that comes back empty waits for old holders for no longer than its grace.
 _LONG = 1.0
+
+_DUE = attrgetter("due")
+
+_TROUBLED = (State.AT_RISK, State.UNSURE)
 
 #: Seconds between two looks whether the server has gone.
 _LOOK = 0.5
@@ -74,6 +79,8 @@ class Watchdog:
         self._waiting: Dict[str, Hold] = {}
         self._abandoned: Dict[str, Hold] = {}
         self._retries: Dict[str, float] = {}
+        #: A renewal has failed: some hold may be AT_RISK or UNSURE. No other is.
+        self._is_troubled = False
         self._signal = native.Signal()
         self._starting = native.mutex()
         self._planned = math.inf
@@ -178,7 +185,7 @@ class Watchdog:
 
     def _next_due(self) -> float:
         tables = (self._held, self._waiting, self._abandoned)
-        due = min((hold.due for table in tables for hold in list(table.values())), default=math.inf)
+        due = min(map(_first_due, tables))
         return min(due, self._clock() + _LOOK) if self._held else due
 
     def round(self) -> None:
@@ -196,7 +203,9 @@ class Watchdog:
         since = self._clock() - _LONG
         if not any(hold.renew and hold.held_since <= since for hold in holds):
             return False
-        if any(hold.state in (State.AT_RISK, State.UNSURE) for hold in holds):
+        if self._is_troubled:
+            self._is_troubled = any(hold.state in _TROUBLED for hold in holds)
+        if self._is_troubled:
             return False  # their renewals are tried again already
         try:
             return self._store.has_broken()
@@ -204,11 +213,10 @@ class Watchdog:
             return True
 
     def _due(self, table: Dict[str, Hold]) -> List[Hold]:
-        holds = list(table.values())
         now = self._clock()
-        if not any(hold.due <= now for hold in holds):
+        if _first_due(table) > now:
             return []
-        return [hold for hold in holds if hold.due <= now + hold.lease * _TOGETHER]
+        return [hold for hold in list(table.values()) if hold.due <= now + hold.lease * _TOGETHER]
 
     # --- renewal
 
@@ -266,6 +274,7 @@ class Watchdog:
         now = self._clock()
         was = hold.state
         hold.due = now + timing.retry_renewal_after(hold.lease)
+        self._is_troubled = True
         if not hold.watched(Move.RENEWAL_FAILED):
             return
         left = hold.trusted_until - now
@@ -368,6 +377,11 @@ class Watchdog:
         hold.try_move(Move.ACKNOWLEDGED)
         self._on_cleared(hold)
         self._emit(events.Cleared(hold.resource, hold.record))
+
+
+def _first_due(table: Dict[str, Hold]) -> float:
+    # At each of its looks the watchdog goes through all holds: nothing in Python runs for each.
+    return min(map(_DUE, list(table.values())), default=math.inf)
 
 
 def _farewell(hold: Hold, tomb_ms: int) -> Leave:

@@ -41,11 +41,18 @@ _NOT_KEPT = bulk(str(LATE_MS), "")
 #: Arguments of an ask without orphans.
 _ASKED = 16
 
+#: Arguments for each hold of a renewal.
+_RENEWED = 5
+
 #: Keys that the server looks at in one step of a walk: more would stall its other clients.
 SCAN_STEP = 500
 
 #: Resources whose constant parts are kept.
 _KEPT_PARTS = 1024
+
+#: Holds whose renewals are kept: each is sent again and again as it is, and all take turns, so that
+#: keeping fewer than there are would keep none.
+_KEPT_RENEWALS = 16_384
 
 
 class Frames:
@@ -56,6 +63,7 @@ class Frames:
         self._fence_ttl_ms = int(fence_ttl * 1000)
         self._acquire_head = lru_cache(8)(lambda orphans: ACQUIRE.head(3, _ASKED + orphans))
         self._acquire_parts = lru_cache(_KEPT_PARTS)(self._make_acquire_parts)
+        self._renew_parts = lru_cache(_KEPT_RENEWALS)(self._make_renew_parts)
         self._leave_part = lru_cache(_KEPT_PARTS)(self._make_leave_part)
 
     @property
@@ -90,12 +98,12 @@ class Frames:
         return f"{part}{bulk(*tokens)}".encode()
 
     def renew(self, requests: Sequence[Renew]) -> bytes:
-        keys = [f"{self._prefix}{{{request.resource}}}:h" for request in requests]
-        keep = self._keep(max([request.lease_ms for request in requests]))
-        holds: List[str] = []
-        for _resource, token, fence, lease_ms, kept, record in requests:
-            holds += (token, str(lease_ms), str(fence), kept, record)
-        return RENEW.frame(len(requests), [*keys, keep, *holds])
+        parts = [self._renew_parts(request) for request in requests]
+        head = RENEW.head(len(requests), 1 + _RENEWED * len(requests))
+        keys = "".join([key for key, _hold in parts])
+        keep = bulk(self._keep(max([request.lease_ms for request in requests])))
+        holds = "".join([hold for _key, hold in parts])
+        return f"{head}{keys}{keep}{holds}".encode()
 
     def heartbeat(self, by_resource: Dict[str, List[Beat]], grace: str) -> bytes:
         """One call for the waiters of several resources, in their order."""
@@ -163,6 +171,11 @@ class Frames:
             self._keep(terms.lease_ms),
         )
         return keys, between
+
+    def _make_renew_parts(self, request: Renew) -> Tuple[str, str]:
+        resource, token, fence, lease_ms, kept, record = request
+        hold = bulk(token, str(lease_ms), str(fence), kept, record)
+        return bulk(self.keys(resource)[0]), hold
 
     def _make_leave_part(
         self, resource: str, tomb_ms: int, why: str, lease_ms: int, grace: str, tokens: int
