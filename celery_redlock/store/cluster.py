@@ -34,8 +34,8 @@ from celery_redlock.core.ports import (
 from celery_redlock.exceptions import ConfigurationError
 from celery_redlock.store import answers
 from celery_redlock.store.batches import acquire_each
-from celery_redlock.store.connections import Frame
 from celery_redlock.store.frames import ACQUIRE, HEARTBEAT, LEAVE, RENEW
+from celery_redlock.store.link import Frame
 from celery_redlock.store.looking import survey
 from celery_redlock.store.scripts import Script
 from celery_redlock.store.single import BATCH, Inbox, ScriptedStore, Server, or_silence

@@ -13,8 +13,9 @@ from redis.exceptions import ResponseError
 
 from celery_redlock.core.ports import HolderView, NoAnswer, ResourceView, WaiterView
 from celery_redlock.store.answers import STATE_NAME, STRANGE, UNREADABLE
-from celery_redlock.store.connections import Connections, reason
+from celery_redlock.store.connections import Connections
 from celery_redlock.store.frames import INSPECT, Frames
+from celery_redlock.store.link import reason
 from celery_redlock.store.scripts import command
 from celery_redlock.store.tombs import latest_forced
 

@@ -20,7 +20,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, TypeVar
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
 
-from celery_redlock.store.connections import Connections, Link, reason
+from celery_redlock.store.connections import Connections
+from celery_redlock.store.link import Link, reason
 from celery_redlock.store.scripts import command
 from celery_redlock.store.seeds import Address
 

@@ -40,7 +40,7 @@ from celery_redlock.core.ports import (
 )
 from celery_redlock.store import answers
 from celery_redlock.store.answers import STRANGE, UNREADABLE
-from celery_redlock.store.connections import Call, Connections, Frame, Link, reason
+from celery_redlock.store.connections import Connections
 from celery_redlock.store.frames import (
     ACQUIRE,
     ACQUIRE_ALL,
@@ -51,6 +51,7 @@ from celery_redlock.store.frames import (
     RENEW,
     Frames,
 )
+from celery_redlock.store.link import Call, Frame, Link, reason
 from celery_redlock.store.looking import survey, view
 from celery_redlock.store.scripts import Script
 

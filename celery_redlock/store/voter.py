@@ -21,8 +21,9 @@ from redis.exceptions import RedisError
 
 from celery_redlock.core.ports import NoAnswer, ResourceView
 from celery_redlock.store.ballots import SCRIPTS
-from celery_redlock.store.connections import Connections, _uptime, reason
+from celery_redlock.store.connections import Connections
 from celery_redlock.store.frames import Frames
+from celery_redlock.store.link import reason, uptime_in
 from celery_redlock.store.looking import survey
 from celery_redlock.store.replies import ErrorReply
 from celery_redlock.store.single import Inbox
@@ -231,7 +232,7 @@ def _life(asked_at: float, info: Any, clock: Any, appends: Any, syncs: Any) -> L
     seconds, micros = (int(part) for part in clock)
     now = seconds + micros / 1_000_000
     # Its uptime is the difference of two whole seconds of its clock: the latest start that fits.
-    uptime = max(0.0, _uptime(info) - 1 + micros / 1_000_000)
+    uptime = max(0.0, uptime_in(info) - 1 + micros / 1_000_000)
     persists = _says(appends, b"yes") and _says(syncs, b"always")
     return Life(asked_at - uptime, persists, now - asked_at)
 
