@@ -18,7 +18,9 @@ for i = 4, #ARGV do
   if i == 4 then first = held == 1 and 1 or waited == 1 and 2 or 0 end
   freed = freed or held == 1
   if tomb > 0 then
-    call('HSETNX', KEYS[1], 'x:' .. ARGV[i], fmt('%.0f|%s', now + tomb, why))
+    if not call('HGET', KEYS[1], 'x:' .. ARGV[i]) then
+      call('HSET', KEYS[1], 'x:' .. ARGV[i], fmt('%.0f|%s', now + tomb, why))
+    end
     local life = tomb + ARGV[2]
     if call('PTTL', KEYS[1]) < life then call('PEXPIRE', KEYS[1], fmt('%.0f', life)) end
   end
