@@ -31,6 +31,9 @@ APART = PREFIX + "APART"
 #: The longest that a body waits for a Lock that others forget.
 PATIENT = 3.0
 
+#: After it ``linger`` has lost its lock.
+LONGEST_STAY = 1.0
+
 #: Between two looks at the lock.
 LOOK_EVERY = 0.01
 
@@ -162,6 +165,18 @@ def repeat(self: Any, numbers: List[int], seconds: float) -> str:
     lock.release()
     with take(self, lock):
         lock.release()
+    return work_on(self, numbers, seconds)
+
+
+@task(
+    base=LockedTask,
+    bind=True,
+    lock_key=lambda numbers, seconds: resources_of(numbers),
+    lock_max_hold=LONGEST_STAY,
+)
+def linger(self: Any, numbers: List[int], seconds: float) -> str:
+    """Forget a Lock: where its release takes long, the task's own is lost after the body."""
+    Lock(f"forgotten:{os.getpid()}", app=self.app).acquire()
     return work_on(self, numbers, seconds)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-from tests.stress.faults.plan import LEASE, Fault, Plan, Variant
+from tests.stress.faults.app import LONGEST_STAY
+from tests.stress.faults.plan import LEASE, RESOURCES, Fault, Plan, Variant
 from tests.stress.faults.turns import DEATHS, ENDS, LOCKS, MEAN, ORDER
 
 PREFORK = Variant("prefork", "redis", False)
@@ -92,10 +93,17 @@ PROVOCATIONS: Dict[str, Plan] = {
         task="repeat",
         judged=(LOCKS,),
     ),
+    # Locks are lost after the bodies, while what these have forgotten is released.
+    "late losses": _plan(
+        PREFORK,
+        [_cut("leave", "slow", 2 * LONGEST_STAY, times=10**6)._replace(at=0.0)],
+        task="linger",
+        **{**IN_LINE, "resources": RESOURCES},
+    ),
     # Of many asks a copy comes when what they have asked for is over.
     "late asks": _plan(
         PREFORK,
-        _every(0.05, _cut("acquire", "twice", 3.0, times=1)),
+        _every(0.05, _cut("acquire", "twice", 2.0, times=1)),
         judged=(MEAN,),
         **IN_LINE,
     ),
@@ -110,6 +118,7 @@ NOTICED = {
     "fence-reset": "calm",
     "fork-not-reset": "forks",
     "hold-shared-by-threads": "strays",
+    "interrupt-unguarded": "late losses",
     "interruption-off": "losses",
     "line-skipped": "pushing in",
     "lock-left-behind": "strays",

@@ -101,7 +101,7 @@ def is_excused(arena: Arena, error: Any) -> bool:
     if isinstance(error, WorkerLostError):
         return not arena.plan.variant.acks_late
     # Interrupted before its first line or after its last.
-    return type(error) is LockLost
+    return type(error) is LockLost and arena.plan.task != "linger"
 
 
 def what_is_left(arena: Arena) -> Iterator[str]:
