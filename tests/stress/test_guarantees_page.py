@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Dict, List, Set
 
 from tests.sabotage import SABOTAGES
+from tests.stress.faults.provoked import NOTICED, PROVOCATIONS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
@@ -38,6 +39,11 @@ def test_every_sabotage_is_named_under_the_guarantee_that_it_attacks() -> None:
     for name, sabotage in SABOTAGES.items():
         made[sabotage.guarantee].add(name)
     assert told == made
+
+
+def test_what_each_sabotage_breaks_is_provoked_by_chosen_faults() -> None:
+    assert set(NOTICED) == set(SABOTAGES)
+    assert set(NOTICED.values()) <= set(PROVOCATIONS)
 
 
 def test_every_test_that_is_named_exists() -> None:
