@@ -30,6 +30,9 @@ SLACK = 2
 #: ten of them.
 SETTLED = 40
 
+#: Seconds: what has left the queue the worker may still have before it.
+ALL_DONE = 180
+
 
 class Open(NamedTuple):
     threads: int
@@ -55,7 +58,7 @@ def settles(shop: LockedShop, worker: WorkerProcess, before: Open) -> bool:
     """Whether it has come down to that: it closes what it does not need while it works."""
 
     def has_settled() -> bool:
-        assert shop.send("work", "the last").get(timeout=20) == "done"
+        assert shop.send("work", "the last").get(timeout=ALL_DONE) == "done"
         return not Open.of(worker.pid).has_outgrown(before)
 
     return eventually(has_settled, SETTLED)
@@ -75,7 +78,7 @@ def run(shop: LockedShop, worker: WorkerProcess, load: Load, account: str) -> No
         assert eventually(lambda: not client.llen(shop.queue), within=load.tasks)
     assert eventually(lambda: len(worker.pids()) == PROCESSES)
     for number in range(RESOURCES):
-        assert shop.send("work", f"{account}-{number}").get(timeout=20) == "done"
+        assert shop.send("work", f"{account}-{number}").get(timeout=ALL_DONE) == "done"
 
 
 @pytest.mark.needs("processes")
