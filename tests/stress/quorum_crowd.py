@@ -28,13 +28,7 @@ class Settings(NamedTuple):
 
 
 def main(settings: Settings) -> None:
-    app = Celery("crowd", broker="memory://", set_as_current=False)
-    # Patient: where many processes share few processors, a healthy server may seem to hang.
-    app.conf.update(
-        redlock_url=settings.urls,
-        redlock_ttl=settings.ttl,
-        redlock_options={"socket_timeout": 1.0, "socket_connect_timeout": 1.0},
-    )
+    app = app_of(settings.urls, settings.ttl)
     log = BodyLog(settings.body_log)
     ends_at = time.monotonic() + settings.seconds
     while time.monotonic() < ends_at:
@@ -50,6 +44,17 @@ def main(settings: Settings) -> None:
                 finally:
                     lock.release()
         time.sleep(random.random() * 0.01)
+
+
+def app_of(urls: List[str], ttl: float) -> Celery:
+    app = Celery("crowd", broker="memory://", set_as_current=False)
+    # Patient: where many processes share few processors, a healthy server may seem to hang.
+    app.conf.update(
+        redlock_url=urls,
+        redlock_ttl=ttl,
+        redlock_options={"socket_timeout": 1.0, "socket_connect_timeout": 1.0},
+    )
+    return app
 
 
 if __name__ == "__main__":
