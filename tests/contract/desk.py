@@ -10,6 +10,9 @@ from celery_redlock.core.ports import (
     AcquireAnswer,
     Beat,
     BeatAnswer,
+    Closed,
+    Extended,
+    Gone,
     Granted,
     HolderView,
     Leave,
@@ -23,6 +26,7 @@ from celery_redlock.core.ports import (
     Store,
     Terms,
 )
+from celery_redlock.store.quorum import QuorumServers
 
 #: Long enough not to end in a test, and one that a test waits for.
 LONG = 60_000
@@ -66,10 +70,23 @@ class Desk:
         )
 
     def granted(self, token: str, **terms: Any) -> int:
-        """Acquire, which must be granted; its fence."""
+        """Acquire, which must be granted; its fence.
+
+        Of a long lease it is written where everybody meets it: a short one may be over by then.
+        """
         answer = self.ask(token, **terms)
         assert isinstance(answer, Granted), answer
+        if not answer.is_settled and terms.get("lease_ms", LONG) >= LONG:
+            self.view()  # after which every server has voted: it reads the answers of all
+            assert self.renew(token, answer.fence, lease_ms=0) == Extended()
         return answer.fence
+
+    @property
+    def gone(self) -> RenewAnswer:
+        """What is said of a hold that is not there."""
+        if isinstance(self.store, QuorumServers):
+            return Closed("gone from a majority of the lock servers")
+        return Gone()
 
     def queued(self, token: str, **terms: Any) -> Queued:
         """Acquire, which must be put in line."""

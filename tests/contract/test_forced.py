@@ -55,12 +55,18 @@ def test_the_next_grant_is_above_the_fence_that_was_moved(desk: Desk) -> None:
     assert desk.granted("b") > moved
 
 
-def test_the_holder_is_told_at_its_next_renewal_and_cannot_come_back(desk: Desk) -> None:
+def test_the_holder_is_told_at_its_next_renewal_or_ask(desk: Desk) -> None:
     fence = desk.granted("a")
     forced(desk, "a")
     assert desk.renew("a", fence) == TOLD
-    assert desk.bring_back("a", fence) == TOLD
     assert desk.ask("a") == TOLD
+    assert desk.live() == []
+
+
+def test_the_holder_is_told_when_it_tries_to_come_back(desk: Desk) -> None:
+    fence = desk.granted("a")
+    forced(desk, "a")
+    assert desk.bring_back("a", fence) == TOLD
     assert desk.live() == []
 
 

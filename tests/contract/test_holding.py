@@ -12,7 +12,6 @@ from celery_redlock.core.ports import (
     Busy,
     Closed,
     Extended,
-    Gone,
     Granted,
     Queued,
     Refused,
@@ -106,7 +105,7 @@ def test_a_foreign_token_releases_and_extends_nothing(desk: Desk) -> None:
     fence = desk.granted("a")
     before = desk.holder("a").remaining_ms
     assert desk.leave("z") == "absent"
-    assert desk.renew("z", fence, lease_ms=2 * LONG) == Gone()
+    assert desk.renew("z", fence, lease_ms=2 * LONG) == desk.gone
     assert desk.bring_back("z", fence, lease_ms=2 * LONG) == Refused()
     assert desk.live() == ["a"]
     assert desk.holder("a").remaining_ms <= before
@@ -120,13 +119,13 @@ def test_a_renewal_extends_its_hold(desk: Desk) -> None:
 
 def test_a_renewal_with_another_fence_is_of_another_hold(desk: Desk) -> None:
     fence = desk.granted("a", lease_ms=1000)
-    assert desk.renew("a", fence - 1) == Gone()
-    assert desk.renew("a", fence + 1) == Gone()
+    assert desk.renew("a", fence - 1) == desk.gone
+    assert desk.renew("a", fence + 1) == desk.gone
     assert desk.holder("a").remaining_ms <= 1000
 
 
 def test_a_renewal_creates_nothing(desk: Desk) -> None:
-    assert desk.renew("a", 5) == Gone()
+    assert desk.renew("a", 5) == desk.gone
     assert desk.view().holders == ()
 
 
@@ -134,6 +133,11 @@ def test_a_lease_is_never_shortened(desk: Desk) -> None:
     fence = desk.granted("a", lease_ms=LONG)
     assert desk.renew("a", fence, lease_ms=SHORT) == Extended()
     assert desk.granted("a", lease_ms=SHORT) == fence
+    assert desk.holder("a").remaining_ms > LONG / 2
+
+
+def test_bringing_back_what_has_not_gone_shortens_no_lease(desk: Desk) -> None:
+    fence = desk.granted("a", lease_ms=LONG)
     assert desk.bring_back("a", fence, lease_ms=SHORT) == Extended()
     assert desk.holder("a").remaining_ms > LONG / 2
 
@@ -209,7 +213,7 @@ def test_a_lapsed_hold_is_gone_once_another_was_granted_its_place(desk: Desk) ->
     desk.lapse("a")
     desk.granted("b")
     desk.leave("b")
-    assert desk.renew("a", fence) == Gone()
+    assert desk.renew("a", fence) == desk.gone
     assert desk.bring_back("a", fence) == Refused()
 
 
@@ -220,7 +224,7 @@ def test_asking_again_after_a_rival_is_another_hold(desk: Desk) -> None:
     desk.leave("b")
     new = desk.granted("a")
     assert new > rival > old
-    assert desk.renew("a", old) == Gone()
+    assert desk.renew("a", old) == desk.gone
     assert desk.bring_back("a", old) == Refused()
     assert desk.renew("a", new) == Extended()
 
@@ -238,7 +242,7 @@ def test_the_oldest_ghost_is_evicted_first(desk: Desk) -> None:
     newer = desk.granted("b", limit=2, lease_ms=SHORT + 100)
     desk.lapse("a", "b")
     desk.granted("c", limit=2)
-    assert desk.renew("a", oldest) == Gone()
+    assert desk.renew("a", oldest) == desk.gone
     assert desk.renew("b", newer) == Extended()
     assert desk.live() == ["b", "c"]
 
@@ -247,21 +251,21 @@ def test_ghosts_and_holders_together_never_exceed_the_smallest_limit(desk: Desk)
     fences = {token: desk.granted(token, limit=3, lease_ms=SHORT) for token in "ab"}
     desk.lapse("a", "b")
     desk.granted("c", limit=1)
-    assert [desk.renew(token, fences[token]) for token in "ab"] == [Gone(), Gone()]
+    assert [desk.renew(token, fences[token]) for token in "ab"] == [desk.gone, desk.gone]
 
 
 def test_a_ghost_with_a_small_limit_makes_room_for_a_larger_one(desk: Desk) -> None:
     fence = desk.granted("a", limit=1, lease_ms=SHORT)
     desk.lapse("a")
     desk.granted("b", limit=3)
-    assert desk.renew("a", fence) == Gone()
+    assert desk.renew("a", fence) == desk.gone
 
 
 def test_a_writer_evicts_the_ghosts_of_readers(desk: Desk) -> None:
     fences = {t: desk.granted(t, mode="shared", lease_ms=SHORT) for t in "ab"}
     desk.lapse("a", "b")
     desk.granted("writer")
-    assert [desk.renew(token, fences[token]) for token in "ab"] == [Gone(), Gone()]
+    assert [desk.renew(token, fences[token]) for token in "ab"] == [desk.gone, desk.gone]
 
 
 def test_a_reader_evicts_the_ghost_of_a_writer_but_not_of_readers(desk: Desk) -> None:
@@ -270,7 +274,7 @@ def test_a_reader_evicts_the_ghost_of_a_writer_but_not_of_readers(desk: Desk) ->
     reader = desk.granted("r1", mode="shared", lease_ms=SHORT)
     desk.lapse("r1")
     desk.granted("r2", mode="shared")
-    assert desk.renew("writer", writer) == Gone()
+    assert desk.renew("writer", writer) == desk.gone
     assert desk.renew("r1", reader) == Extended()
 
 

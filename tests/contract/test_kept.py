@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_redlock.core.ports import Busy, Extended, Gone, Granted
+from celery_redlock.core.ports import Busy, Extended
 from tests.contract.desk import LONG, SHORT, Desk
 
 NAME = "task-id/1"
@@ -24,7 +24,7 @@ def test_a_kept_hold_blocks_everybody_else(desk: Desk) -> None:
 
 def test_the_retry_takes_it_over_with_its_fence(desk: Desk) -> None:
     fence = keep(desk)
-    assert desk.ask("b", kept=NAME) == Granted(fence)
+    assert desk.granted("b", kept=NAME) == fence
     holder = desk.holder("b")
     assert (holder.state, holder.record) == ("confirmed", "record of b")
     assert desk.live() == ["b"]
@@ -33,7 +33,7 @@ def test_the_retry_takes_it_over_with_its_fence(desk: Desk) -> None:
 def test_a_second_copy_of_the_retrys_request_is_the_same_hold(desk: Desk) -> None:
     fence = keep(desk)
     for _ in range(2):
-        assert desk.ask("b", kept=NAME) == Granted(fence)
+        assert desk.granted("b", kept=NAME) == fence
     assert desk.live() == ["b"]
 
 
@@ -46,21 +46,21 @@ def test_only_one_takes_it_over(desk: Desk) -> None:
 def test_the_retry_passes_the_line(desk: Desk) -> None:
     fence = keep(desk)
     desk.queued("waiter")
-    assert desk.ask("b", kept=NAME) == Granted(fence)
+    assert desk.granted("b", kept=NAME) == fence
     assert desk.line() == ["waiter"]
 
 
 def test_who_holds_already_takes_nothing_over(desk: Desk) -> None:
     kept, own = desk.granted("a", limit=2), desk.granted("b", limit=2)
     desk.renew("a", kept, kept=NAME)
-    assert desk.ask("b", limit=2, kept=NAME) == Granted(own)
+    assert desk.granted("b", limit=2, kept=NAME) == own
     assert desk.live() == ["a", "b"]
 
 
 def test_the_old_token_has_nothing_left_of_it(desk: Desk) -> None:
     fence = keep(desk)
     desk.granted("b", kept=NAME)
-    assert desk.renew("a", fence) == Gone()
+    assert desk.renew("a", fence) == desk.gone
     assert desk.leave("a") == "absent"
     assert desk.live() == ["b"]
 
@@ -69,14 +69,14 @@ def test_a_late_renewal_does_not_make_a_kept_hold_an_ordinary_one(desk: Desk) ->
     fence = keep(desk)
     assert desk.renew("a", fence) == Extended()
     assert desk.holder("a").state == "kept"
-    assert desk.ask("b", kept=NAME) == Granted(fence)
+    assert desk.granted("b", kept=NAME) == fence
 
 
 def test_a_lapsed_kept_hold_is_taken_over_while_nobody_needed_its_place(desk: Desk) -> None:
     fence = desk.granted("a", lease_ms=SHORT)
     desk.renew("a", fence, lease_ms=SHORT, kept=NAME)
     desk.lapse("a")
-    assert desk.ask("b", kept=NAME) == Granted(fence)
+    assert desk.granted("b", kept=NAME) == fence
     assert desk.live() == ["b"]
 
 
@@ -98,7 +98,7 @@ def test_who_takes_a_kept_hold_over_is_no_longer_in_line(desk: Desk) -> None:
     fence = desk.granted("a")
     desk.queued("b", kept=NAME)
     desk.renew("a", fence, kept=NAME)
-    assert desk.ask("b", kept=NAME) == Granted(fence)
+    assert desk.granted("b", kept=NAME) == fence
     assert desk.line() == []
     desk.leave("b")
     assert desk.view().holders == ()
