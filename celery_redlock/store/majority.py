@@ -31,7 +31,10 @@ class Contenders:
         for refusal in refusals:
             for holder in refusal.holders:
                 votes[holder.token] += 1
-                seen[holder.token] = holder
+                known = seen.get(holder.token)
+                # Not every server may have heard yet that it is kept, and no process's any more.
+                if known is None or known.state != "kept":
+                    seen[holder.token] = holder
         if not votes:
             return (), False
         ranked = sorted(votes, key=lambda token: (-votes[token], seen[token].fence))

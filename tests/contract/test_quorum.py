@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
-from typing import Callable, Iterator
+from itertools import permutations
+from typing import Callable, Iterator, Tuple
 
 import pytest
 
@@ -20,9 +21,12 @@ from celery_redlock.core.ports import (
     NoAnswer,
     Queued,
     Renew,
+    Seen,
     Store,
     Terms,
 )
+from celery_redlock.core.quorum import Tally
+from celery_redlock.store.majority import Contenders
 from celery_redlock.store.several import open_several
 from tests.contract.desk import until
 from tests.harness.independent import Independent
@@ -273,6 +277,14 @@ def test_a_new_vote_carries_the_record_that_a_renewal_brought(
         server.kill()
     (holder,) = room.store.inspect("room").holders
     assert holder.record == "the child's"
+
+
+@pytest.mark.parametrize("states", list(permutations(["kept", "confirmed", "confirmed"])))
+def test_what_one_server_knows_to_be_kept_is_kept(states: Tuple[str, ...]) -> None:
+    # The others have not heard of it yet. What is not kept goes with the death of its process.
+    refusals = [Busy(0, (Seen("a", 1, state, "r"),)) for state in states]
+    (holder,), _is_held = Contenders().among("room", refusals, Tally(5))
+    assert holder.state == "kept"
 
 
 def test_a_release_wakes_who_waited_longest(open_room: Callable[[], Room]) -> None:
