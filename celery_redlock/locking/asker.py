@@ -16,6 +16,7 @@ import math
 from collections import deque
 from functools import partial
 from typing import (
+    Any,
     Callable,
     Deque,
     Dict,
@@ -31,7 +32,7 @@ from typing import (
 )
 
 from celery_redlock.core import events
-from celery_redlock.core.lifecycle import Move
+from celery_redlock.core.lifecycle import Move, State
 from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer
 from celery_redlock.locking import native, process
 from celery_redlock.locking.ask import Ask
@@ -242,12 +243,13 @@ class Asker:
                 self._safely(partial(pending.answered, (answer, sent_at)))
 
     def _send_farewells(self) -> None:
-        batch = _take(self._farewells)
-        requests = [farewell.request for farewell in batch]
-        holds = [(farewell.hold,) if farewell.hold else () for farewell in batch]
+        calls = _in_one_call_each(_take(self._farewells))
+        requests = [_joined([farewell.request for farewell in call]) for call in calls]
+        holds = [[each.hold for each in call if each.hold is not None] for call in calls]
         answers = self._twice(self._store.leave_batch, requests, holds)
-        for farewell, (answer, _sent_at) in zip(batch, answers):
-            self._safely(partial(farewell.then, answer))
+        for call, (answer, _sent_at) in zip(calls, answers):
+            for farewell in call:
+                self._safely(partial(farewell.then, answer))
 
     def _twice(
         self,
@@ -270,6 +272,24 @@ class Asker:
 
 def _take(queue: Deque[Part]) -> List[Part]:
     return [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+
+
+def _in_one_call_each(farewells: Sequence[Farewell]) -> List[List[Farewell]]:
+    """All who leave one line leave it in one call: else each would pass the lock to the next.
+
+    Of a call the answer is that for its first token: who held something is told his own.
+    """
+    calls: Dict[Any, List[Farewell]] = {}
+    for farewell in farewells:
+        waits = farewell.hold is not None and farewell.hold.state is State.QUEUED
+        line = farewell.request._replace(tokens=()) if waits else object()
+        calls.setdefault(line, []).append(farewell)
+    return list(calls.values())
+
+
+def _joined(requests: Sequence[Leave]) -> Leave:
+    tokens = dict.fromkeys(token for request in requests for token in request.tokens)
+    return requests[0]._replace(tokens=tuple(tokens))
 
 
 def _taint(

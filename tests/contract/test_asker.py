@@ -6,12 +6,12 @@ import os
 import threading
 import time
 from collections import Counter
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import pytest
 
 from celery_redlock.core import events
-from celery_redlock.core.ports import Leave, Store, Terms
+from celery_redlock.core.ports import Leave, LeaveAnswer, Store, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.locking import identity
 from celery_redlock.locking.asker import Asker, Ended, Pending
@@ -130,6 +130,36 @@ def test_a_woken_one_that_is_cancelled_passes_the_lock_on(owner: Owner) -> None:
     assert owner.end_of(second) == Cancelled()
     assert isinstance(owner.end_of(third), Held)
     assert not second.cancel()
+
+
+def test_a_crowd_that_leaves_a_line_at_once_does_not_pass_the_lock_around(
+    owner: Owner, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call takes all of them out of it, and only then somebody is granted."""
+    sent: List[Leave] = []
+    leave_batch = store.leave_batch
+
+    def spy(requests: Sequence[Leave]) -> Sequence[LeaveAnswer]:
+        sent.extend(requests)
+        return leave_batch(requests)
+
+    monkeypatch.setattr(store, "leave_batch", spy)
+    first = owner.held("a")
+    crowd = [owner.in_line("a") for _ in range(20)]
+    last, elsewhere = owner.in_line("a"), owner.held("b")
+    crowd.append(owner.in_line("b"))
+    owner.no_slot = True
+    owner.release(first)
+    until(lambda: owner.wakes[crowd[0]] > 0, "it is woken")
+    owner.no_slot = False
+    owner.asker.cancel_all(crowd)
+    assert isinstance(owner.end_of(last), Held)
+    assert {owner.end_of(each) for each in crowd} == {Cancelled()}
+    assert sorted((request.resource, len(request.tokens)) for request in sent) == [
+        ("a", 20),
+        ("b", 1),
+    ]
+    owner.release(elsewhere)
 
 
 def test_what_it_holds_while_it_waits_is_freed_when_it_stands_back(owner: Owner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -77,6 +78,11 @@ class Parked:
                 hold.try_move(Move.RECEIVER_GONE)
             if hold.state in LIVING or hold.state is State.RELEASING:
                 self.runtime.manager.abandon(hold)
+
+    def place_in(self, name: str) -> float:
+        """Its number in the line of one of its resources, infinite if it had none yet."""
+        hold = self.execution.holds.get(name)
+        return (hold.seq if hold is not None else self.call.place_in(name)) or math.inf
 
     def wait(self, attempt: int) -> Dict[str, Any]:
         """For the header WAIT of its next delivery: since when it waits, and where in line."""

@@ -3,8 +3,8 @@
 As soon as a slot of the pool is free for it, its lock is asked for. Granted, it takes the slot, and
 the process that runs it takes over what was granted. Who must wait gives the slot back and stands
 in the server's line; woken by the release, it is given a slot before all others, or, if there is
-none within a moment, passes the grant on and asks again when there is one. So a lock is held by a
-task that runs, or is about to.
+none within a moment, passes the grant on and asks again when there is one, before all who were
+behind it (``passed_over``). So a lock is held by a task that runs, or is about to.
 
 Everything here runs in the consumer's thread (or greenlet), but what the asker's thread tells and
 what is done aside: both only call the consumer's.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable, Sequence
 
 from celery_redlock.core.ports import NoAnswer
 from celery_redlock.exceptions import LockLost, RedlockError
@@ -34,11 +34,15 @@ from celery_redlock.integration.parking.keeping import (
 )
 from celery_redlock.integration.parking.loop import Loop
 from celery_redlock.integration.parking.parked import Parked
+from celery_redlock.integration.parking.passed_over import PassedOver
 from celery_redlock.integration.parking.residents import Residents
 from celery_redlock.integration.parking.slots import Slots
 from celery_redlock.integration.steps import Ask, Pause
 from celery_redlock.locking.outcomes import Cancelled, Dropped, GaveUp, Held, StoodBack, Taken
 from celery_redlock.observe.logs import logger
+
+#: What a task does with its slot.
+Then = Callable[[Parked], None]
 
 #: Seconds that a granted task may wait for a slot, before the grant is passed on.
 _SLOT_WITHIN = 0.25
@@ -56,6 +60,7 @@ class Passage:
         self._residents = residents
         self._aside = aside
         self._bounds = Bounds(consumer, loop)
+        self._passed_over = PassedOver()
 
     def begin(self, parked: Parked) -> None:
         """It has just come."""
@@ -181,8 +186,7 @@ class Passage:
         if isinstance(ended, Held):
             monitoring.granted(parked)
         if isinstance(ended, StoodBack):
-            parked.ask_anew(ended.seqs)
-            self._with_slot(parked, self._ask)
+            self._take_up_place(parked, ended.seqs)
         elif isinstance(ended, (Held, Taken, GaveUp, Dropped, NoAnswer, LockLost)):
             self._advance(parked, ended)
         else:
@@ -192,17 +196,34 @@ class Passage:
 
     # --- slots
 
-    def _with_slot(self, parked: Parked, then: Any) -> None:
-        def go_on() -> None:
-            parked.awaited = None
-            parked.has_slot = True
-            if not self.is_over(parked):
-                then(parked)
-
+    def _with_slot(self, parked: Parked, then: Then) -> None:
         if parked.has_slot:
-            go_on()
+            self._in_slot(parked, then)
         elif not parked.is_gone:
-            parked.awaited = self._slots.take(go_on)
+            parked.awaited = self._slots.take(lambda: self._served(parked, then))
+
+    def _take_up_place(self, parked: Parked, seqs: Sequence[int]) -> None:
+        """Ask again when there is a slot, and nobody for the same who was behind it before it."""
+        parked.ask_anew(seqs)
+        self._passed_over.add(parked)
+        self._with_slot(parked, self._ask)
+
+    def _served(self, parked: Parked, then: Then) -> None:
+        """It is its turn, unless one is before it in line: these two change turns."""
+        first = self._passed_over.first_before(parked)
+        if first is None:
+            self._in_slot(parked, then)
+            return
+        parked.awaited = first.awaited
+        parked.awaited.callback = lambda: self._served(parked, then)
+        self._in_slot(first, self._ask)
+
+    def _in_slot(self, parked: Parked, then: Then) -> None:
+        self._passed_over.remove(parked)
+        parked.awaited = None
+        parked.has_slot = True
+        if not self.is_over(parked):
+            then(parked)
 
     def _return_slot(self, parked: Parked) -> None:
         if parked.has_slot:
@@ -210,6 +231,7 @@ class Passage:
             self._slots.give_back()
 
     def _call_off(self, parked: Parked) -> None:
+        self._passed_over.remove(parked)
         for each in (parked.awaited, parked.too_late):
             if each is not None:
                 each.cancel()
@@ -293,8 +315,7 @@ class Passage:
         if is_sent:
             self._residents.remove(parked)
         else:
-            parked.ask_anew([hold.seq for hold in parked.holds])
-            self._with_slot(parked, self._ask)
+            self._take_up_place(parked, [hold.seq for hold in parked.holds])
 
     def close(self) -> None:
         """Nobody is sent back any more; waits until who is being sent back is."""

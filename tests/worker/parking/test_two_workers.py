@@ -53,6 +53,11 @@ def send(shop: LockedShop, name: str, task: str, *args: Any) -> Any:
     return shop.task(task).apply_async(args, queue=queue_of(shop, name))
 
 
+def output_of(shop: LockedShop) -> str:
+    """What all of its workers wrote."""
+    return "".join(log.read_text() for log in shop.directory.glob("*.log"))
+
+
 def ran(shop: LockedShop, account: str) -> List[Any]:
     return [body.task_id for body in shop.bodies_of(account)]
 
@@ -177,3 +182,22 @@ def test_a_killed_child_frees_what_its_parked_task_was_granted(
     assert after.get(timeout=WELL_UNDER_A_LEASE) == "done"
     assert eventually(lambda: killed.state == "FAILURE", SOON)
     assert ran(shop, account) == [killed.id, after.id]
+
+
+def test_one_that_has_not_asked_yet_does_not_go_before_one_that_was_passed_over(
+    shop: LockedShop, account: str
+) -> None:
+    """Though it has waited for the worker's only slot for longer."""
+    gate, busy = shop.gate(), f"{account}-busy"
+    with shop.locks.held(account):
+        passed = send(shop, "first", "work", account)
+        shop.locks.wait_for_line(account, 1)
+        fills = send(shop, "first", "hold", busy, gate.path)
+        shop.bodies.wait_for(count_started=1, resource=busy, timeout=SOON)
+        later = send(shop, "first", "work", account)
+        assert eventually(lambda: f"[{later.id}] received" in output_of(shop), SOON)
+    assert eventually(lambda: shop.locks.is_free(account), SOON)
+    assert eventually(lambda: not shop.locks.waiting_tasks(account), SOON)
+    gate.open()
+    assert [each.get(timeout=SOON) for each in (fills, passed, later)] == [busy, "done", "done"]
+    assert ran(shop, account) == [passed.id, later.id]
