@@ -38,6 +38,7 @@ class Locks:
 
     def __init__(self, url: str, prefix: str) -> None:
         self._store = open_store(url, prefix=prefix, restart_grace=0)
+        self._taken: Dict[str, str] = {}
 
     def holders(self, account: str) -> List[HolderView]:
         """Who holds it now; lapsed leases do not count."""
@@ -54,6 +55,12 @@ class Locks:
         records = (Record.decode(waiter.record) for waiter in sorted(line, key=lambda w: w.seq))
         return [record and record.task_id for record in records]
 
+    def places(self, account: str) -> Dict[str, int]:
+        """Who waits, with the number that the server has given each: the head's is the least."""
+        line = self._store.inspect(resource_of(account)).waiters
+        records = [(Record.decode(waiter.record), waiter.seq) for waiter in line]
+        return {record.task_id: seq for record, seq in records if record and record.task_id}
+
     def is_free(self, account: str) -> bool:
         return not self.holders(account)
 
@@ -66,15 +73,24 @@ class Locks:
     @contextmanager
     def held(self, account: str, holder: str = "rival", lease: float = 60.0) -> Iterator[None]:
         """Hold it as task ``holder`` for the length of the ``with`` block, never renewed."""
+        self.take(account, holder, lease)
+        try:
+            yield
+        finally:
+            self.free(account)
+
+    def take(self, account: str, holder: str = "rival", lease: float = 60.0) -> None:
+        """Hold it as task ``holder`` until ``free``, never renewed."""
         resource, token = resource_of(account), secrets.token_hex(16)
         record = Record(host="elsewhere", pid=os.getpid(), since=time.time(), task_id=holder)
         terms = Terms(lease_ms=int(lease * 1000))
         answer = self._store.acquire(Acquire(resource, token, terms, record.encode()))
         assert isinstance(answer, Granted), f"{account} is not free: {answer}"
-        try:
-            yield
-        finally:
-            self._store.leave(Leave(resource, (token,)))
+        self._taken[account] = token
+
+    def free(self, account: str) -> None:
+        """Release what was taken."""
+        self._store.leave(Leave(resource_of(account), (self._taken.pop(account),)))
 
     def close(self) -> None:
         self._store.close()
