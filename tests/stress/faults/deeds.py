@@ -33,7 +33,7 @@ class Deeds:
         self._ends: List[Tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopped: Dict[int, int] = {}
-        self._server_is_away = False
+        self.server_is_away = False
         self.deaths: Dict[int, int] = {}
         self.harms: List[Harm] = []
         self.cuts: List[Cut] = []
@@ -74,6 +74,7 @@ class Deeds:
             "stop a body's process below the lease": self._stop_body,
             "stop a body's process beyond the lease": self._stop_body,
             "stop a parent": self._stop_parent,
+            "stop a worker": self._stop_worker,
             "stop the server below the lease": self._stop_server,
             "stop the server beyond the lease": self._stop_server,
             "end the server, start it empty": self._end_server,
@@ -121,7 +122,7 @@ class Deeds:
             kill()
         for pid in pids:
             self.deaths.setdefault(pid, now)
-            self._stopped.pop(pid, None)
+            self._note_stop(pid)
 
     def _stop_body(self, fault: Fault) -> Optional[str]:
         return self._stop(self._pick(fault, self._body_pids()), fault.seconds)
@@ -133,6 +134,11 @@ class Deeds:
         parents = [worker.pid for worker in self._arena.living_workers]
         return self._stop(self._pick(fault, parents), fault.seconds)
 
+    def _stop_worker(self, fault: Fault) -> Optional[str]:
+        worker = self._pick(fault, self._arena.living_workers)
+        pids = [worker.pid, *worker.pids()] if worker is not None else []
+        return ", ".join(filter(None, [self._stop(pid, fault.seconds) for pid in pids])) or None
+
     def _stop(self, pid: Optional[int], seconds: float) -> Optional[str]:
         if pid is None or pid in self._stopped:
             return None
@@ -143,12 +149,16 @@ class Deeds:
         return f"{pid} for {seconds} s"
 
     def _resume(self, pid: int) -> None:
+        if pid in self._stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+            self._note_stop(pid)
+
+    def _note_stop(self, pid: int) -> None:
+        """It goes on, or was killed where it stood: until now it could renew nothing."""
         since = self._stopped.pop(pid, None)
-        if since is None:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-        self.harms.append(Harm("stopped", since, now_ns(), pid))
+        if since is not None:
+            self.harms.append(Harm("stopped", since, now_ns(), pid))
 
     def _body_pids(self) -> List[int]:
         """The processes whose bodies run now, else those that could run one."""
@@ -186,15 +196,15 @@ class Deeds:
     def _without_server(
         self, fault: Fault, begin: Callable[[], None], end: Callable[[], None]
     ) -> Optional[str]:
-        if self._server_is_away:
+        if self.server_is_away:
             return None
-        self._server_is_away = True
+        self.server_is_away = True
         since = now_ns()
         begin()
 
         def give_back() -> None:
             end()
-            self._server_is_away = False
+            self.server_is_away = False
             self._harm_all(fault.kind, since)
 
         self._after(fault.seconds, give_back)
@@ -221,7 +231,7 @@ class Deeds:
         return "all"
 
     def _cut_subscribers(self, fault: Fault) -> Optional[str]:
-        return None if self._server_is_away else str(self._server.cut_pubsub())
+        return None if self.server_is_away else str(self._server.cut_pubsub())
 
     def _cut_broker_connections(self, fault: Fault) -> str:
         self._arena.broker_proxy.drop()

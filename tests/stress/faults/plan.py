@@ -85,8 +85,16 @@ class Plan(NamedTuple):
         return f"seed {self.seed}, {self.variant}, {self.seconds:g} s:\n{told}"
 
 
-def draw(seed: int, seconds: float, variant: Optional[Variant] = None) -> Plan:
-    """The plan of this seed; of every kind of fault at least one, if there is time for it."""
+def draw(
+    seed: int,
+    seconds: float,
+    variant: Optional[Variant] = None,
+    kinds: Optional[Sequence[str]] = None,
+) -> Plan:
+    """The plan of this seed; of every kind of fault at least one, if there is time for it.
+
+    Of all ``kinds`` where none are named.
+    """
     choose = random.Random(seed)
     drawn = Variant(choose.choice(POOLS), choose.choice(BROKERS), choose.random() < 0.5)
     variant = variant or drawn
@@ -95,7 +103,8 @@ def draw(seed: int, seconds: float, variant: Optional[Variant] = None) -> Plan:
     at = 0.5
     while at < seconds:
         if not deck:
-            deck = [kind for kind in KINDS if _is_on(kind, variant) for _ in _cards_of(kind)]
+            drawn_from = [kind for kind in kinds or KINDS if _is_on(kind, variant)]
+            deck = [kind for kind in drawn_from for _ in _cards_of(kind)]
             choose.shuffle(deck)
         kind = deck.pop()
         faults.append(KINDS[kind](choose)._replace(at=round(at, 2), kind=kind))
@@ -105,7 +114,7 @@ def draw(seed: int, seconds: float, variant: Optional[Variant] = None) -> Plan:
 
 def _is_on(kind: str, variant: Variant) -> bool:
     # Elsewhere the bodies are in the worker's one process: what befalls it, befalls them.
-    return variant.pool == "prefork" or kind not in ("kill a child", "stop a parent")
+    return variant.pool == "prefork" or kind not in OF_PREFORK
 
 
 def _cards_of(kind: str) -> range:
@@ -139,6 +148,9 @@ def _cut(choose: random.Random) -> Fault:
 _below = _lasting(0.1, 0.6 * LEASE)
 _beyond = _lasting(1.2 * LEASE, 2 * LEASE)
 
+#: Where bodies have processes of their own.
+OF_PREFORK = ("kill a child", "stop a parent", "stop a worker")
+
 #: How each kind of fault is drawn.
 KINDS: Dict[str, Callable[[random.Random], Fault]] = {
     "kill a child": _at_once,
@@ -146,6 +158,7 @@ KINDS: Dict[str, Callable[[random.Random], Fault]] = {
     "stop a body's process below the lease": _below,
     "stop a body's process beyond the lease": _beyond,
     "stop a parent": _lasting(0.5, 1.5 * LEASE),
+    "stop a worker": _lasting(0.5, 1.5 * LEASE),
     "stop the server below the lease": _below,
     "stop the server beyond the lease": _lasting(1.1 * LEASE, 1.4 * LEASE),
     "end the server, start it empty": _lasting(0.0, 0.6 * LEASE),
