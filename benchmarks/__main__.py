@@ -8,7 +8,17 @@ import subprocess
 import sys
 from typing import Callable, Dict, List
 
-from benchmarks import contended, freed, kept_alive, majority, mixed, per_task, report, uncontended
+from benchmarks import (
+    contended,
+    freed,
+    kept_alive,
+    majority,
+    mixed,
+    parked,
+    per_task,
+    report,
+    uncontended,
+)
 
 BENCHMARKS: Dict[str, Callable[[bool], None]] = {
     "a1": uncontended.run,
@@ -18,6 +28,7 @@ BENCHMARKS: Dict[str, Callable[[bool], None]] = {
     "d": mixed.run,
     "e": kept_alive.run,
     "f": freed.run,
+    "g": parked.run,
 }
 
 
