@@ -36,7 +36,7 @@ REDIS = Variant("prefork", "redis", True)
 def test_many_wait_while_a_worker_stands_still_and_its_children_are_killed(
     tmp_path: Path,
 ) -> None:
-    run_and_judge(_plan(REDIS, OF_CHILDREN, 4.0), tmp_path, tasks=120, seconds=0.15)
+    run_and_judge(_plan(REDIS, OF_CHILDREN, 3.0), tmp_path, tasks=120, seconds=0.12)
 
 
 @pytest.mark.long
