@@ -10,6 +10,9 @@ from tests.worker.parking.crowded import PARKED, SOON, Line, are_done, out_of_or
 
 COUNT = 300
 
+#: A worker that the machine starves passes its grants on, and others go first.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def shop(make_locked_shop: MakeLockedShop) -> LockedShop:

@@ -12,6 +12,8 @@ from tests.harness.pools import PREFORK
 
 SOON = 60.0
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def shop(make_locked_shop: MakeLockedShop) -> LockedShop:
