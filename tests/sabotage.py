@@ -114,15 +114,20 @@ def _fence_reset() -> None:
 
 
 def _trust_from_after_the_request() -> None:
+    from celery_redlock.locking.asker import Asker
     from celery_redlock.locking.manager import Manager
 
-    honest = Manager.twice
+    honest, honest_batch = Manager.twice, Asker._twice
 
     def twice(self: Manager, holds: Any, call: Callable[[], Any]) -> Tuple[Any, float]:
         answer, _sent_at = honest(self, holds, call)
         return answer, self.clock()
 
+    def batch(self: Asker, *asked: Any) -> Any:
+        return [(answer, self.manager.clock()) for answer, _sent_at in honest_batch(self, *asked)]
+
     Manager.twice = twice  # type: ignore[method-assign, assignment]
+    Asker._twice = batch  # type: ignore[method-assign, assignment]
 
 
 def _fork_not_reset() -> None:

@@ -167,7 +167,7 @@ class Arena:
     def _send(self) -> AsyncResult:
         choose, plan = self._choose, self.plan
         name = "strike_or_skip" if choose.random() < 0.15 else plan.task
-        numbers = choose.sample(range(plan.resources), 2 if choose.random() < plan.pairs else 1)
+        numbers = choose.sample(range(plan.resources), 1 if choose.random() < 1 - plan.pairs else 2)
         shortest, longest = plan.usual
         longest = plan.longest if choose.random() < plan.long_share else longest
         seconds = round(choose.uniform(shortest, longest), 3)

@@ -86,6 +86,7 @@ PROVOCATIONS: Dict[str, Plan] = {
     ),
     # Bodies that forget a Lock, and whose threads want their locks.
     "strays": _plan(PREFORK, task="stray"),
+    "strays-threads": _plan(THREADS, task="stray"),
     # No release is heard of; a Lock that is released is taken again.
     "lost releases": _plan(
         PREFORK,
@@ -111,7 +112,7 @@ PROVOCATIONS: Dict[str, Plan] = {
 
 #: Which of them shows what a sabotage breaks.
 NOTICED = {
-    "context-shared": "calm-threads",
+    "context-shared": "strays-threads",
     "death-not-proved": "calm",
     "death-unnoticed": "deaths",
     "doubt-taken-for-loss": "doubts",
