@@ -36,6 +36,8 @@ class SlowStore:
         self.now = 100.0
         self.delay = 0.0
         self.renewal: RenewAnswer = Extended()
+        self.is_broken = False
+        self.looks = 0
 
     def clock(self) -> float:
         return self.now
@@ -45,7 +47,8 @@ class SlowStore:
         return Granted(7)
 
     def has_broken(self) -> bool:
-        return False
+        self.looks += 1
+        return self.is_broken
 
     def renew(self, requests: Sequence[Renew]) -> Sequence[RenewAnswer]:
         self.now += self.delay
@@ -93,6 +96,26 @@ def test_trust_never_shrinks(store: SlowStore) -> None:
     manager.watchdog.round()
     assert hold.trusted_until == before
     assert hold.state is State.AT_RISK
+
+
+def test_a_server_that_has_gone_is_looked_for_once_and_again_after_it_came_back(
+    store: SlowStore,
+) -> None:
+    """Between the two the renewals that are tried again tell whether it is back."""
+    manager, hold = held(store)
+    store.now += 1.0  # from here on it counts as a long one, and no renewal is due
+    store.is_broken, store.renewal = True, NoAnswer("server")
+    manager.watchdog.round()
+    assert hold.state is State.AT_RISK
+    assert store.looks == 1
+    manager.watchdog.round()
+    assert store.looks == 1
+    store.is_broken, store.renewal = False, Extended()
+    store.now += LEASE / 3
+    manager.watchdog.round()
+    assert hold.state is State.HELD
+    manager.watchdog.round()
+    assert store.looks == 2
 
 
 def test_missed_renewals_alone_lose_nothing(store: SlowStore) -> None:
