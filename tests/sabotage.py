@@ -254,9 +254,11 @@ SABOTAGES: Dict[str, Sabotage] = {
         "the watchdog goes on after the end", "G2", (RAISED,), _renewal_after_release
     ),
     "wake-up-lost": Sabotage(
-        "a release grants but tells nobody", "G4", ("tests/contract",), _wake_up_lost
+        "a release grants but tells nobody", "G4", ("tests/contract/test_line.py",), _wake_up_lost
     ),
-    "fence-reset": Sabotage("fences go back", "G5", ("tests/contract",), _fence_reset),
+    "fence-reset": Sabotage(
+        "fences go back", "G5", ("tests/contract/test_holding.py",), _fence_reset
+    ),
     "trust-from-after-the-request": Sabotage(
         "a slow answer stretches ownership",
         "G5",
@@ -267,10 +269,16 @@ SABOTAGES: Dict[str, Sabotage] = {
         "a child goes on with its parent's holds", "G1", (FORKED,), _fork_not_reset
     ),
     "line-skipped": Sabotage(
-        "whoever comes takes the room before the line", "G4", ("tests/contract",), _line_skipped
+        "whoever comes takes the room before the line",
+        "G4",
+        ("tests/contract/test_line.py",),
+        _line_skipped,
     ),
     "tombstone-forgotten": Sabotage(
-        "a late copy brings an ended hold back", "G2", ("tests/contract",), _tombstone_forgotten
+        "a late copy brings an ended hold back",
+        "G2",
+        ("tests/contract/test_late_copies.py",),
+        _tombstone_forgotten,
     ),
     "hold-shared-by-threads": Sabotage(
         "a thread re-enters the hold of the body that started it",
