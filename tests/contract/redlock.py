@@ -85,6 +85,7 @@ _LACKS: Dict[str, str] = {
     # test_survey
     "test_a_hold_that_came_back_to_an_empty_server_is_seen": _BACK,
     "test_a_line_before_a_restarted_server_grants_anything_is_seen": _GRACE,
+    "test_a_crowd_that_leaves_a_line_at_once_does_not_pass_the_lock_around": _LINE,
 }
 
 
