@@ -88,8 +88,8 @@ def run_and_judge(plan: Plan, directory: Path, tasks: int, seconds: float) -> No
             found.append(f"{judge.overlaps} bodies ran beside others")
         tell("done:", *arena.deeds.done, *counts(arena, judge), f"in line: {arena.most}")
         tell(*(f"{lost.reason(task_id)}: {lost.told(task_id)}" for task_id in unended))
-        # Else it has shown nothing.
-        assert arena.most > tasks / 2
+        # Else it has shown nothing. Where all slots are busy the others wait for one, not in line.
+        assert arena.most > tasks / 10
     assert not found, "\n".join(found)
 
 
