@@ -96,7 +96,8 @@ def test_a_release_wakes_the_first_in_line_and_it_goes_on(owner: Owner) -> None:
     owner.release(first)
     assert isinstance(owner.end_of(second), Held)
     assert third not in owner.ended
-    assert owner.wakes == {second: 1}
+    # A heartbeat may tell it once more where its answer is late.
+    assert set(owner.wakes) == {second}
 
 
 def test_who_stands_back_passes_the_lock_on_and_finds_its_place_again(owner: Owner) -> None:
