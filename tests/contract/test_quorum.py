@@ -219,6 +219,14 @@ def test_a_renewal_counts_only_what_has_never_lapsed(open_room: Callable[[], Roo
     assert isinstance(room.settle("a", fence), Closed)
 
 
+def until_everywhere(room: Room, independent: Independent, renewal: Renew) -> None:
+    def is_everywhere() -> bool:
+        assert list(room.store.renew([renewal])) == [Extended()]
+        return entries(independent) == len(independent.servers)
+
+    until(is_everywhere, "every server has it")
+
+
 def test_a_renewal_finds_new_votes_for_those_that_were_lost(
     independent: Independent, open_room: Callable[[], Room]
 ) -> None:
@@ -226,14 +234,7 @@ def test_a_renewal_finds_new_votes_for_those_that_were_lost(
     fence = room.granted("a")
     for server in independent.servers[:2]:
         server.flush()
-    (answer,) = room.store.renew([Renew("room", "a", fence, LEASE_MS)])
-    assert answer == Extended()
-
-    def is_everywhere() -> bool:
-        room.settle("a", fence)
-        return entries(independent) == 5
-
-    until(is_everywhere, "every server has it again")
+    until_everywhere(room, independent, Renew("room", "a", fence, LEASE_MS))
 
 
 def test_a_vote_that_is_still_under_way_is_not_taken_for_a_lost_one(
@@ -266,13 +267,8 @@ def test_a_new_vote_carries_the_record_that_a_renewal_brought(
     fence = room.granted("a")
     for server in independent.servers[:2]:
         server.flush()
-
-    def is_everywhere() -> bool:
-        renewal = Renew("room", "a", fence, LEASE_MS, record="the child's")
-        assert list(room.store.renew([renewal])) == [Extended()]
-        return entries(independent) == 5
-
-    until(is_everywhere, "every server has it again")
+    renewal = Renew("room", "a", fence, LEASE_MS, record="the child's")
+    until_everywhere(room, independent, renewal)
     for server in independent.servers[3:]:
         server.kill()
     (holder,) = room.store.inspect("room").holders
