@@ -18,7 +18,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from threading import get_ident
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from celery_redlock.locking import native, process
@@ -79,7 +78,7 @@ class Loop:
         """Have it called soon, in the loop and never in here. From any thread, never blocks."""
         self._calls.append((call, args))
         # What the loop's own calls call for follows them in the same turn.
-        if self._draining != get_ident():
+        if self._draining != threading.get_ident():
             self._wake()
 
     def later(self, seconds: float, call: Callable[[], Any]) -> Alarm:
@@ -93,15 +92,16 @@ class Loop:
 
         In the loop's thread, for instance before it ends.
         """
-        self._draining = get_ident()
+        self._draining = threading.get_ident()
         try:
             for _ in range(_TURN):
                 if not self._calls:
-                    return
+                    break
                 call, args = self._calls.popleft()
                 self._run(call, *args)
         finally:
             self._draining = None
+        # Too many for one turn, or a signal's handler has just called for one more.
         if self._calls:
             self._wake()
 
