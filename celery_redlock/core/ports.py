@@ -173,13 +173,14 @@ class Queued(NamedTuple):
     """In line: ``rank`` 0 is the head; in ``next_ms`` the earliest lease of a holder ends.
 
     ``holders`` are all live ones, the longest first, for the head; for the others the longest, and
-    in the answer to a heartbeat none.
+    in the answer to a heartbeat none. ``at_ms`` is the server's time of the answer, 0 if not told.
     """
 
     seq: int
     rank: int
     next_ms: int
     holders: Tuple[Seen, ...] = ()
+    at_ms: int = 0
 
 
 class Busy(NamedTuple):
@@ -246,6 +247,10 @@ class HolderView(NamedTuple):
     remaining_ms: int
     record: str
 
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.token, self.fence, self.state, self.record)
+
 
 class WaiterView(NamedTuple):
     token: str
@@ -278,6 +283,31 @@ BeatAnswer = Union[Confirm, Queued, Unknown, Closed, NoAnswer]
 ReestablishAnswer = Union[Extended, Refused, Closed]
 
 
+# --- messages -----------------------------------------------------------------------------------
+
+
+class Message(NamedTuple):
+    """What an inbox is told of one of its waiters, in words with a space between them.
+
+    "G <token> <fence> <ms>": granted, when the server's clock said so. "G <token>": ask again, it
+    may be free. "O <token>": dropped. "H <token>": first in line from now on.
+    """
+
+    kind: str
+    token: str
+    fence: int = 0
+    at_ms: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> Message:
+        """Of a text that is none of ours it tells nobody anything."""
+        kind, _, rest = text.partition(" ")
+        token, *numbers = rest.split(" ")
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            return cls(kind, token, *map(int, numbers))
+        return cls(kind, token)
+
+
 # --- the store ----------------------------------------------------------------------------------
 
 
@@ -285,7 +315,7 @@ class Subscription(Protocol):
     """Wake-ups sent to one inbox. Used by one thread."""
 
     def get(self, timeout: float) -> Optional[str]:
-        """The next message ("G <token>" granted, "O <token>" dropped), or None after ``timeout``.
+        """The next message, as ``Message`` reads it, or None after ``timeout``.
 
         Raises NoAnswer when the connection broke: messages may have been missed.
         """
@@ -368,6 +398,7 @@ __all__ = [
     "LeaveAnswer",
     "Left",
     "Line",
+    "Message",
     "NoAnswer",
     "Queued",
     "Reestablish",

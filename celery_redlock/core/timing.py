@@ -25,6 +25,17 @@ def trusted_until(sent_at: float, lease: float) -> float:
     return sent_at + lease - drift(lease)
 
 
+def granted_trust(asked_at: float, elapsed: float, heard_at: float, ttl: float) -> float:
+    """When trust in a grant ends that a message has told of, made for ``ttl`` seconds.
+
+    ``elapsed`` is what passed by the server's clock from its answer, "in line", to a request of
+    ``asked_at`` until the grant; so the grant is no older than that, less what clocks may differ.
+    A server's clock that jumped forward meanwhile is bounded by when the message was heard.
+    """
+    granted_at = asked_at + max(0.0, elapsed - drift(elapsed))
+    return trusted_until(min(granted_at, heard_at), ttl)
+
+
 def renew_after(lease: float) -> float:
     """Seconds until the next renewal: a third of the lease, less 0 to 10 % jitter."""
     return lease / 3 * (1 - 0.1 * random.random())

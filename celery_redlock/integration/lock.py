@@ -148,11 +148,15 @@ class Lock:
     @property
     def is_held(self) -> bool:
         """Whether this instance holds it, so that nobody else can; asks nobody."""
-        return self.expires_in > 0
+        claim = self._claims.now
+        return claim is not None and _view(claim).is_held
 
     @property
     def expires_in(self) -> float:
-        """Seconds for which it is certain that nobody else can hold it, without another renewal."""
+        """Seconds for which it is certain that nobody else can hold it, without another renewal.
+
+        Right after a wait in line the first look may have to ask the lock server.
+        """
         claim = self._claims.now
         return 0.0 if claim is None else _view(claim).expires_in
 

@@ -8,6 +8,7 @@ is confirmed by it, and it goes on from where it stood.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Dict, Generator, Optional, Sequence, Tuple
 
@@ -24,17 +25,19 @@ from celery_redlock.core.ports import (
     Line,
     NoAnswer,
     Queued,
+    ResourceView,
     Seen,
 )
 from celery_redlock.core.record import Record
 from celery_redlock.exceptions import LockLost
-from celery_redlock.locking import proof
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.outcomes import Dropped, GaveUp, Held, Outcome, Patience, Taken, longest
 from celery_redlock.locking.steps import (
     Bury,
+    Look,
     Part,
     Pause,
+    Ready,
     Reply,
     Send,
     Stand,
@@ -49,11 +52,8 @@ if TYPE_CHECKING:
 #: Seconds between two tries of a waiter while the server is away, from the first to the longest.
 _AWAY = (0.1, 1.0)
 
-#: Seconds between two looks of the head of a line at a holder of its own host: the place of a dead
-#: one is to be taken within a second.
-_LOOK_AT_HOLDER = 0.75
-
-#: Seconds between two looks around of a waiter that may not ask by itself.
+#: Seconds between two looks around of who stands in line: the head looks whether a holder of its
+#: host is dead, whose place is to be taken within a second.
 _LOOK_AROUND = 0.75
 
 #: Seconds after which a retry looks for the first time whether its hold was kept meanwhile.
@@ -70,9 +70,9 @@ Asking = Generator[Step, Any, Said]
 class Ask:
     """Used once. Whatever it raises, its holds are the caller's to abandon.
 
-    ``polls``: in line it asks by itself now and then, also when nobody has woken it. Otherwise it
-    asks when it is told to alone, since what it is granted then needs a slot. ``began`` is when the
-    wait began that this ask continues.
+    ``polls``: in line it asks by itself now and then, also when nobody has woken it: should the
+    watchdog be stuck, that keeps its place. Otherwise it asks when it is told to alone, since what
+    it is granted then needs a slot. ``began`` is when the wait began that this ask continues.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class Ask:
         self._patience = patience
         self._polls = polls
         self._began = manager.clock() if began is None else began
+        #: When the request was sent whose answer came last.
+        self._asked_at = self._began
         self._buried: Tuple[str, ...] = ()
         #: Tokens of bodies that are over, whose release did not come through, by resource.
         self._left_behind: Dict[str, Tuple[str, ...]] = {}
@@ -129,6 +131,7 @@ class Ask:
 
     def _read(self, send: Send, reply: Reply) -> Said:
         answers, sent_at = reply
+        self._asked_at = sent_at
         if isinstance(answers[-1], (Granted, Queued)):
             for hold, answer in zip(self._holds, answers):
                 if isinstance(answer, Granted):
@@ -168,11 +171,16 @@ class Ask:
             if not hold.granted_again(fence, until):
                 raise LockLost(hold.resource, hold.fence)
             return
+        hold.granted(fence, until, manager.clock())
+        self._begin(hold)
+
+    def _begin(self, hold: Hold) -> None:
+        """It is held from now on."""
+        manager = self._manager
         manager.watchdog.attend_no_more(hold)
-        now = manager.clock()
-        hold.granted(fence, until, now)
         manager.watchdog.watch(hold)
-        waited, queued = now - self._began, hold.seq > 0
+        fence, waited = hold.fence or 0, hold.held_since - self._began
+        queued = hold.seq > 0
         manager.emit(events.Acquired(hold.resource, fence, hold.record, waited, queued))
 
     # --- the dead
@@ -211,21 +219,27 @@ class Ask:
 
     # --- waiting
 
-    def _wait(self, hold: Hold, answer: AcquireAnswer, patience: Patience) -> Asking:
+    def _wait(self, hold: Hold, queued: Queued, patience: Patience) -> Asking:
         """The reply that ends the wait; Queued when the patience is over."""
-        away, pause = _AWAY[0], 0.0
+        answer: AcquireAnswer = queued
+        away = _AWAY[0]
         try:
+            self._stand(hold, queued)
+            pause = self._until_next(hold)
             while isinstance(answer, Queued):
-                if not pause:
-                    self._stand(hold, answer)
-                    pause = self._until_next(hold)
-                left = self._left(pause)
+                left = self._left(math.inf)
                 if left <= 0:
                     break
-                if not (yield Stand(hold, min(pause, left))):
+                woken = yield Stand(hold, min(pause, left))
+                if woken and self._is_granted(hold):
+                    return hold, Granted(hold.fence or 0)
+                if not woken and not (self._polls and (away > _AWAY[0] or self._is_to_ask(hold))):
                     yield from self._look_around(hold, patience)
                     pause = self._until_next(hold)
                     continue
+                if not hold.closed:
+                    # Of one that is closed it only hears why: that is granted nothing.
+                    yield Ready(hold)
                 try:
                     send = self._send()
                     hold, answer = self._read(send, (yield send))
@@ -239,33 +253,45 @@ class Ask:
                         self._manager.emit(_waits_on(hold, silence))
                     pause, away = away, min(2 * away, _AWAY[1])
                     continue
-                pause, away = 0.0, _AWAY[0]
+                if isinstance(answer, Queued):
+                    self._stand(hold, answer)
+                pause, away = self._until_next(hold), _AWAY[0]
             return hold, answer
         finally:
             for each in self._holds:
                 self._manager.wakeups.forget(each)
                 self._manager.watchdog.attend_no_more(each)
 
+    def _is_granted(self, hold: Hold) -> bool:
+        """Whether it was woken by a grant that is all that it waits for: nothing is asked then."""
+        if len(self._holds) > 1 or not hold.granted_in_line(self._manager.clock()):
+            return False
+        hold.settle_lease = self._manager.settle_lease
+        self._begin(hold)
+        return True
+
     def _look_around(self, hold: Hold, patience: Patience) -> Generator[Step, Any, None]:
-        """What it does now and then that may not ask by itself."""
+        """What it does now and then, and asks for nothing."""
         for each in self._holds[: self._holds.index(hold)]:
             if each.state not in LIVING:
                 raise LockLost(each.resource, each.fence)
         if hold.silence is not None and not patience.rides_out:
             raise hold.silence
         try:
-            if hold.rank == 0:
-                yield from self._bury_dead(hold, hold.holders)
+            if hold.rank == 0 and any(map(self._is_dead, hold.holders)):
+                # As far as it knows: the hold may be kept over a retry by now, or another's.
+                view: ResourceView = yield Look(hold.resource)
+                yield from self._bury_dead(hold, [holder.seen for holder in view.holders])
         except NoAnswer:
             if not patience.rides_out:
                 raise
-        if hold.kept:
+        if hold.kept and self._is_to_ask(hold):
             hold.wake.set()  # only an ask would tell that it was kept meanwhile
 
     def _stand(self, hold: Hold, queued: Queued) -> None:
         """Be in line: keep the place, and hear when it is granted."""
         rejoins = hold.seq > 0
-        joins = hold.place(queued)
+        joins = hold.place(queued, self._asked_at)
         # In this order: an inbox that opens has the watchdog ask about every waiter it attends to.
         self._manager.watchdog.attend(hold, queued)
         if joins:
@@ -275,11 +301,24 @@ class Ask:
             self._manager.emit(events.Waiting(hold.resource, hold.record, queued.rank, holder))
 
     def _until_next(self, hold: Hold) -> float:
-        """Seconds until it asks or looks by itself, if nobody wakes it."""
-        waited = self._manager.clock() - self._began
-        if self._polls:
-            return _until_asking(hold, waited)
-        return max(_LOOK_FOR_KEPT, waited / 4) if hold.kept else _LOOK_AROUND
+        """Seconds until it looks around or asks, if nobody wakes it."""
+        if not (self._polls or hold.kept):
+            return _LOOK_AROUND
+        return min(_LOOK_AROUND, max(0.0, self._asks_at(hold) - self._manager.clock()))
+
+    def _is_to_ask(self, hold: Hold) -> bool:
+        return self._manager.clock() >= self._asks_at(hold)
+
+    def _asks_at(self, hold: Hold) -> float:
+        """When it is to ask, though nobody has woken it.
+
+        A retry may come before the body that published it has ended and kept the hold for it, of
+        which the server tells nobody: it looks for that at once, and ever more seldom.
+        """
+        pause = 2 * timing.heartbeat_every(hold.lease)
+        if hold.kept:
+            pause = min(pause, max(_LOOK_FOR_KEPT, (self._asked_at - self._began) / 4))
+        return self._asked_at + pause
 
     def _left(self, unbounded: float) -> float:
         """Seconds of patience that are left; ``unbounded`` if it has no end."""
@@ -322,23 +361,6 @@ class Ask:
                 each.try_move(Move.REPLACED, Move.REFUSED)
         yield Part(self._holds)
         return outcome
-
-
-def _until_asking(hold: Hold, waited: float) -> float:
-    """Seconds until a waiter asks by itself, if nobody wakes it.
-
-    The watchdog shows that it is alive; should that be stuck, asking does so as well. The head of
-    a line looks more often whether the holder is dead: nobody else would. A retry may come before
-    the body that published it has ended and kept the hold for it, of which the server tells nobody:
-    it looks for that at once, and ever more seldom.
-    """
-    pause = 2 * timing.heartbeat_every(hold.lease)
-    holder = longest(hold.holders)
-    if hold.rank == 0 and holder is not None and proof.is_of_this_host(holder):
-        pause = min(pause, _LOOK_AT_HOLDER)
-    if hold.kept:
-        pause = min(pause, max(_LOOK_FOR_KEPT, waited / 4))
-    return pause
 
 
 def _waits_on(hold: Hold, silence: NoAnswer) -> events.Unavailable:

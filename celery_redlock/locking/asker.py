@@ -16,7 +16,6 @@ import math
 from collections import deque
 from functools import partial
 from typing import (
-    Any,
     Callable,
     Deque,
     Dict,
@@ -33,7 +32,7 @@ from typing import (
 
 from celery_redlock.core import events
 from celery_redlock.core.lifecycle import Move, State
-from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer
+from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, ResourceView
 from celery_redlock.locking import native, process
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.hold import Hold
@@ -47,9 +46,6 @@ BATCH = 100
 
 #: Looks that are less urgent than this come together, on the same beat.
 _BEAT = 0.75
-
-#: Seconds until the next in line asks for its rank, once the one before it was granted.
-_MOVES_UP = 0.25
 
 Part = TypeVar("Part")
 Answer = TypeVar("Answer")
@@ -76,7 +72,6 @@ class Asker:
         self._farewells: Deque[Farewell] = deque()
         self._looks: List[Tuple[float, int, Pending, Step]] = []
         self._pendings: Set[Pending] = set()
-        self._lines: Dict[str, Dict[Pending, Hold]] = {}
         self._stopped: Optional[native.Signal] = None
         self._is_used = False
         self._numbers = itertools.count()
@@ -147,18 +142,11 @@ class Asker:
             due = math.floor(due / _BEAT) * _BEAT
         heapq.heappush(self._looks, (due, next(self._numbers), pending, step))
 
-    def in_line(self, pending: Pending, hold: Hold) -> None:
-        self._lines.setdefault(hold.resource, {})[pending] = hold
+    def see(self, resource: str) -> ResourceView:
+        return self._store.inspect(resource)
 
-    def closed(self, pending: Pending, was_held: bool) -> None:
+    def closed(self, pending: Pending) -> None:
         self._pendings.discard(pending)
-        for hold in pending.holds:
-            line = self._lines.get(hold.resource, {})
-            line.pop(pending, None)
-            if not line:
-                self._lines.pop(hold.resource, None)
-            elif was_held:
-                self.manager.watchdog.beat_within(min(line.values(), key=_seq), _MOVES_UP)
 
     def failed(self, error: Exception) -> None:
         self.manager.emit(events.WatchdogFailed(error))
@@ -277,14 +265,17 @@ def _take(queue: Deque[Part]) -> List[Part]:
 def _in_one_call_each(farewells: Sequence[Farewell]) -> List[List[Farewell]]:
     """All who leave one line leave it in one call: else each would pass the lock to the next.
 
-    Of a call the answer is that for its first token: who held something is told his own.
+    Of a call the answer is that for its first token: who held something is told his own, by a call
+    that comes after those that leave its line.
     """
-    calls: Dict[Any, List[Farewell]] = {}
+    lines: Dict[Leave, List[Farewell]] = {}
+    others: List[List[Farewell]] = []
     for farewell in farewells:
-        waits = farewell.hold is not None and farewell.hold.state is State.QUEUED
-        line = farewell.request._replace(tokens=()) if waits else object()
-        calls.setdefault(line, []).append(farewell)
-    return list(calls.values())
+        if farewell.hold is not None and farewell.hold.state is State.QUEUED:
+            lines.setdefault(farewell.request._replace(tokens=()), []).append(farewell)
+        else:
+            others.append([farewell])
+    return [*lines.values(), *others]
 
 
 def _joined(requests: Sequence[Leave]) -> Leave:
@@ -303,10 +294,6 @@ def _taint(
             for hold in holds[at]:
                 hold.tainted = hold.tainted or answer.may_run
     return silent
-
-
-def _seq(hold: Hold) -> int:
-    return hold.seq
 
 
 __all__ = ["Asker", "Ended", "Listener", "Pending"]

@@ -55,16 +55,18 @@ class HeldLock:
     @property
     def is_held(self) -> bool:
         """Whether nobody else can hold it now."""
-        return self.expires_in > 0
+        return self._trusted_for > 0
 
     @property
     def expires_in(self) -> float:
-        """Seconds for which it is certain that nobody else can hold it, without another renewal."""
-        now = time.monotonic()
-        return min(
-            max(0.0, hold.trusted_until - now) if hold.state in LIVING else 0.0
-            for hold in self._holds
-        )
+        """Seconds for which it is certain that nobody else can hold it, without another renewal.
+
+        Right after a wait in line the first look may have to ask the lock server.
+        """
+        for hold in self._holds:
+            if hold.settle_lease is not None and hold.state in LIVING:
+                hold.settle_lease(hold)
+        return self._trusted_for
 
     def check(self) -> None:
         """Raise LockLost if another was granted the lock, LockUnsure if another may have been."""
@@ -77,6 +79,14 @@ class HeldLock:
                 raise LockNotOwned(hold.resource)
             if now >= hold.trusted_until:
                 raise LockUnsure(hold.resource, hold.fence)
+
+    @property
+    def _trusted_for(self) -> float:
+        now = time.monotonic()
+        return min(
+            max(0.0, hold.trusted_until - now) if hold.state in LIVING else 0.0
+            for hold in self._holds
+        )
 
     def _only(self) -> Hold:
         if len(self._holds) != 1:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from celery_redlock.core import timing
 from celery_redlock.core.lifecycle import LIVING, Move, State
 from celery_redlock.exceptions import LockLost
 from celery_redlock.locking.hold import Hold
@@ -25,7 +26,7 @@ class Handed(NamedTuple):
 
     ``tainted``: a copy of its ask is unaccounted for, so its release has to bury the token.
     ``since`` is the record's: when the giver asked, in Unix time.
-    ``is_settled``: its fence may be shown as it is.
+    ``is_settled``: its fence may be shown as it is. ``is_confirmed``: it has its whole lease.
     """
 
     resource: str
@@ -35,6 +36,7 @@ class Handed(NamedTuple):
     tainted: bool
     since: float
     is_settled: bool = True
+    is_confirmed: bool = True
 
 
 def hand_over(manager: Manager, hold: Hold) -> Handed:
@@ -51,6 +53,7 @@ def hand_over(manager: Manager, hold: Hold) -> Handed:
         hold.tainted,
         hold.record.since,
         hold.settle_fence is None,
+        hold.settle_lease is None,
     )
 
 
@@ -64,13 +67,17 @@ def take_back(hold: Hold) -> bool:
 
 def adopt(manager: Manager, hold: Hold, handed: Handed) -> bool:
     now = manager.clock()
-    if handed.resource != hold.resource or handed.trusted_until - now < hold.lease / 2:
+    lease = hold.lease if handed.is_confirmed else timing.grant_ttl(hold.lease)
+    if handed.resource != hold.resource or handed.trusted_until - now < lease / 2:
         return False
-    _resource, fence, trusted_until, held_since, tainted, since, is_settled = handed
+    _resource, fence, trusted_until, held_since, tainted, since, *is_certain = handed
+    is_settled, is_confirmed = is_certain
     hold.record = hold.record._replace(since=since)
     hold.adopted(fence, trusted_until, held_since, tainted)
     if not is_settled:
         hold.settle_fence = manager.settle_fence
+    if not is_confirmed:
+        hold.settle_lease = manager.settle_lease
     if hold.max_hold is not None:
         hold.renew_until = now + hold.max_hold
     manager.watchdog.watch(hold)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import secrets
 from typing import Callable, Optional, Tuple
 
+from celery_redlock.core import timing
 from celery_redlock.core.lifecycle import FINAL, LIVING, Move, State, after
-from celery_redlock.core.ports import NoAnswer, Queued, Renew, Seen, Terms
+from celery_redlock.core.ports import Message, NoAnswer, Queued, Renew, Seen, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.locking import native, process
 
-#: After these the server knows the hold's record.
-_BRINGS_RECORD = (Move.RENEWED, Move.REESTABLISHED)
+#: After these the server knows the hold's record, and has its whole lease.
+_RENEWALS = (Move.RENEWED, Move.REESTABLISHED)
 
 
 class Hold:
@@ -27,8 +28,10 @@ class Hold:
 
     __slots__ = (
         "__weakref__",
+        "_heard",
         "_life",
         "_mutex",
+        "_placed",
         "_state",
         "closed",
         "due",
@@ -46,6 +49,7 @@ class Hold:
         "resource",
         "seq",
         "settle_fence",
+        "settle_lease",
         "silence",
         "tainted",
         "terms",
@@ -78,6 +82,9 @@ class Hold:
         self.fence: Optional[int] = None
         #: What must be called with this hold before its fence is shown; None once it was.
         self.settle_fence: Optional[Callable[[Hold], None]] = None
+        #: What must be called with it before its lease is shown: it was granted to one in line, for
+        #: a moment. None once a renewal has made that a lease.
+        self.settle_lease: Optional[Callable[[Hold], None]] = None
         self.trusted_until = 0.0
         self.held_since = 0.0
         self.renew_until: Optional[float] = None
@@ -88,6 +95,10 @@ class Hold:
         self.holders: Tuple[Seen, ...] = ()
         #: Those of the same task that were last seen among the holders.
         self.own_copies: Tuple[Seen, ...] = ()
+        #: When a request was sent whose answer was "in line", and the server's time of that.
+        self._placed: Tuple[float, int] = (0.0, 0)
+        #: A grant that a message told of, and when that was heard.
+        self._heard: Optional[Tuple[Message, float]] = None
         #: The server has said of the place in line: that it is no more, or nothing at all.
         self.closed = False
         self.silence: Optional[NoAnswer] = None
@@ -174,6 +185,7 @@ class Hold:
             if self._state in LIVING:
                 self._state = after(self._state, Move.RENEWED)
                 self.record_is_due = False
+                self.settle_lease = None
                 if shorten or trusted_until > self.trusted_until:
                     self.trusted_until = trusted_until
 
@@ -188,14 +200,42 @@ class Hold:
             self.tainted = self.tainted or self._state in LIVING
             return self._state in LIVING
 
-    def place(self, queued: Queued) -> bool:
-        """Note the place in line; whether it has just joined."""
+    def hear(self, message: Message, now: float) -> None:
+        """Note what the server sends to who stands in line, and wake him."""
+        if message.kind == "O":
+            self.closed = True
+        elif message.fence:
+            self._heard = (message, now)
+        self.wake.set()
+
+    def granted_in_line(self, now: float) -> bool:
+        """Whether a message has brought a grant that can be trusted; then it is held.
+
+        Not one that nobody will renew: the grant is for a moment only.
+        """
+        heard, (asked_at, placed_ms) = self._heard, self._placed
+        if heard is None or not self.renew or self.closed:
+            return False
+        if not placed_ms or heard[0].at_ms < placed_ms:
+            return False  # of an earlier stand in this line
+        (_kind, _token, fence, granted_ms), heard_at = heard
+        ttl = timing.grant_ttl(self.lease)
+        elapsed = (granted_ms - placed_ms) / 1000
+        until = timing.granted_trust(asked_at, elapsed, heard_at, ttl)
+        if until - now < ttl / 2:
+            return False
+        self.granted(fence, until, now)
+        return True
+
+    def place(self, queued: Queued, asked_at: float) -> bool:
+        """Note the place in line, and when it was asked for; whether it has just joined."""
         with self._mutex:
             joins = self._state is State.ACQUIRING
             if joins:
                 self._state = after(self._state, Move.BUSY)
             self.seq = queued.seq
             self.rank = queued.rank
+            self._placed = (asked_at, queued.at_ms)
             if queued.holders:
                 self.holders = queued.holders
                 self.own_copies = tuple(filter(self._is_of_its_task, self.holders)) or (
@@ -218,8 +258,9 @@ class Hold:
                 self.trusted_until = trusted_until
             if why:
                 self.why = why
-            if move in _BRINGS_RECORD:
+            if move in _RENEWALS:
                 self.record_is_due = False
+                self.settle_lease = None
             return True
 
     def _is_of_its_task(self, seen: Seen) -> bool:

@@ -74,7 +74,9 @@ class Manager:
         self._over: OrderedDict[str, None] = OrderedDict()
         self.background = background or store
         self.watchdog = Watchdog(self.background, emit, clock, self._forget_orphan, on_doubt)
-        self.wakeups = Wakeups(self.background, self._inbox_opened)
+        self.wakeups = Wakeups(
+            self.background, self._inbox_opened, self.watchdog.ask_for_holders, clock
+        )
         process.join(self)
 
     def after_fork(self) -> None:
@@ -198,8 +200,8 @@ class Manager:
     def adopt(self, hold: Hold, handed: Handed) -> bool:
         """Make a new hold, given the token, what another process was granted; whether it is held.
 
-        It is not, and is still new, when less than half of the lease is left in trust. To ask with
-        the token, as for any new hold, then confirms it.
+        It is not, and is still new, when too little trust is left. To ask with the token, as for
+        any new hold, then confirms it.
         """
         return handover.adopt(self, hold, handed)
 
@@ -244,6 +246,11 @@ class Manager:
             self.watchdog.lost(hold, why)
         if hold.settle_fence is not None:
             raise LockLost(hold.resource, hold.fence)
+
+    def settle_lease(self, hold: Hold) -> None:
+        """Have the server give a hold its whole lease now; as it is, where the server is away."""
+        with suppress(NoAnswer):
+            self.extend(hold, hold.lease)
 
     def end_for_dead(self, hold: Hold, holder: Record, *, spare_kept: bool) -> None:
         """Release, by the token of ``hold``, what ``holder`` had or awaited, which is dead.

@@ -1,8 +1,8 @@
 """One ask that the asker drives: where it stands, and who is told.
 
-All but the requests of its owner (``go_on``, ``stand_back``, ``cancel``) runs in the asker's
-thread, so that nothing here happens at the same time as anything else. Those are posted to it;
-which of them came before the end is settled under a mutex, held for a few assignments.
+All but the requests of its owner (``take``, ``go_on``, ``stand_back``, ``cancel``) runs in the
+asker's thread, so that nothing here happens at the same time as anything else. Those are posted to
+it; which of them came before the end is settled under a mutex, held for a few assignments.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, Callable, Optional, Protocol, Sequence, Tuple, Type, Union
 
-from celery_redlock.core.ports import Leave, LeaveAnswer
+from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, ResourceView
 from celery_redlock.locking import native, process
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Cancelled, Held, Outcome, StoodBack
-from celery_redlock.locking.steps import Bury, Pause, Send, Stand, Step
+from celery_redlock.locking.steps import Bury, Look, Pause, Ready, Send, Stand, Step
 
 Ended = Union[Outcome, StoodBack, Cancelled, Exception]
 
@@ -29,7 +29,8 @@ class Listener(Protocol):
         """In line, also once more after ``go_on``: it needs no slot until it is woken."""
 
     def woken(self, pending: Pending) -> None:
-        """Granted by a release, or it has to ask again: ``go_on`` or ``stand_back``, soon."""
+        """Granted by a release, or it has to ask again. Soon ``take``, and if that gives nothing
+        ``go_on``; or else ``stand_back``."""
 
     def done(self, pending: Pending, ended: Ended) -> None:
         """Told once, and the last that is told. An exception is NoAnswer or LockLost."""
@@ -49,12 +50,13 @@ class Desk(Protocol):
         self, hold: Optional[Hold], request: Leave, then: Callable[[LeaveAnswer], None]
     ) -> None: ...
 
+    def see(self, resource: str) -> ResourceView:
+        """Who holds it; raises NoAnswer."""
+
     def look_in(self, pending: Pending, step: Step, seconds: float) -> None:
         """Call ``look(step)`` of it after so many seconds."""
 
-    def in_line(self, pending: Pending, hold: Hold) -> None: ...
-
-    def closed(self, pending: Pending, was_held: bool) -> None:
+    def closed(self, pending: Pending) -> None:
         """It has ended."""
 
     def failed(self, error: Exception) -> None:
@@ -66,6 +68,7 @@ class Phase(Enum):
     PAUSING = "pausing"
     IN_LINE = "in line"
     WOKEN = "woken"
+    GRANTED = "granted"  # and not taken
     PARTING = "parting"
     DONE = "done"
 
@@ -93,15 +96,28 @@ class Pending:
         self._steps = ask().steps()
         self._step: Optional[Step] = None
         self._rung = False
-        self._is_told = False
+        #: It was told to stand in line, and not to go on since.
+        self._needs_slot = False
         self._withdrawn: Optional[Type[Union[StoodBack, Cancelled]]] = None
         self._settled = False
+        self._granted: Optional[Held] = None
         self._mutex = native.mutex()
         self._life = process.life()
         for hold in self.holds:
             hold.wake = Bell(partial(self._post, self.ring))
 
     # --- its owner's
+
+    def take(self) -> Optional[Held]:
+        """There is a slot: what it was granted, if nothing need be asked. Then it has ended so, and
+        ``done`` is not told.
+        """
+        with self._mutex:
+            if self._granted is None or self._withdrawn is not None:
+                return None
+            self._settled = True
+        self._post(self._taken)
+        return self._granted
 
     def go_on(self) -> None:
         """There is a slot: ask. Nothing unless it was woken."""
@@ -163,20 +179,18 @@ class Pending:
     def ring(self) -> None:
         if self._phase is Phase.ASKING:
             self._rung = True
-        elif isinstance(self._step, Stand) and self._phase is Phase.IN_LINE:
-            if self._step.hold.closed:
-                # It only hears why: a token that the server has closed is granted nothing.
-                self._phase = Phase.ASKING
-                self.answered(True)
-            else:
-                self._phase = Phase.WOKEN
-                self._tell(self._listener.woken)
-
-    def asks_again(self) -> None:
-        if self._phase is Phase.WOKEN:
-            self._is_told = False
+        elif self._phase is Phase.IN_LINE:
             self._phase = Phase.ASKING
             self.answered(True)
+
+    def asks_again(self) -> None:
+        if self._phase in (Phase.WOKEN, Phase.GRANTED):
+            self._needs_slot = False
+            if self._granted is not None:
+                self._end(self._granted)
+            else:
+                self._phase = Phase.ASKING
+                self.answered(None)
 
     def look(self, step: Step) -> None:
         if step is self._step and self._phase in (Phase.IN_LINE, Phase.PAUSING):
@@ -209,20 +223,32 @@ class Pending:
         elif isinstance(step, Bury):
             self._phase = Phase.ASKING
             self._desk.leave(None, step.request, partial(self._buried, step))
+        elif isinstance(step, Look):
+            self._see(step)
         elif isinstance(step, Pause):
             self._phase = Phase.PAUSING
             self._desk.look_in(self, step, step.seconds)
         elif isinstance(step, Stand):
             self._stand(step)
+        elif isinstance(step, Ready):
+            self._phase = Phase.WOKEN
+            self._tell(self._listener.woken)
         else:
             self._part(step.holds, partial(self.answered, None))
 
+    def _see(self, step: Look) -> None:
+        try:
+            view = self._desk.see(step.resource)
+        except NoAnswer as silence:
+            self.unanswered(silence)
+        else:
+            self.answered(view)
+
     def _stand(self, step: Stand) -> None:
         self._phase = Phase.IN_LINE
-        self._desk.in_line(self, step.hold)
         self._desk.look_in(self, step, step.seconds)
-        if not self._is_told:
-            self._is_told = True
+        if not self._needs_slot:
+            self._needs_slot = True
             self._tell(self._listener.queued)
         if self._rung:
             self._rung = False
@@ -261,6 +287,10 @@ class Pending:
         self._end(StoodBack(tuple(hold.seq for hold in self.holds)))
 
     def _end(self, ended: Ended) -> None:
+        if isinstance(ended, Held) and self._needs_slot:
+            self._phase, self._granted = Phase.GRANTED, ended
+            self._tell(self._listener.woken)
+            return
         with self._mutex:
             self._settled = self._withdrawn is None or not isinstance(ended, Held)
             withdrawn = self._withdrawn
@@ -272,8 +302,12 @@ class Pending:
         elif withdrawn is StoodBack:
             ended = StoodBack(tuple(hold.seq for hold in self.holds))
         self._phase = Phase.DONE
-        self._desk.closed(self, isinstance(ended, Held))
+        self._desk.closed(self)
         self._tell(partial(self._tell_end, ended))
+
+    def _taken(self) -> None:
+        self._phase = Phase.DONE
+        self._desk.closed(self)
 
     def _tell_end(self, ended: Ended, pending: Pending) -> None:
         self._listener.done(pending, ended)

@@ -24,6 +24,12 @@ class Send(NamedTuple):
     requests: Sequence[Acquire]
 
 
+class Look(NamedTuple):
+    """See who holds a resource; comes back as a ResourceView."""
+
+    resource: str
+
+
 class Bury(NamedTuple):
     """End a hold of a dead process."""
 
@@ -38,10 +44,16 @@ class Pause(NamedTuple):
 
 
 class Stand(NamedTuple):
-    """Stand in line for ``hold``; comes back as whether to ask now, or else only to look around."""
+    """Stand in line for ``hold``; comes back as whether it was woken, or else the time is over."""
 
     hold: Hold
     seconds: float
+
+
+class Ready(NamedTuple):
+    """Woken, and about to ask for what it may be granted: goes on when there is room for that."""
+
+    hold: Hold
 
 
 class Part(NamedTuple):
@@ -53,7 +65,7 @@ class Part(NamedTuple):
 #: The answers, and when the request that they answer was sent.
 Reply = Tuple[Sequence[AcquireAnswer], float]
 
-Step = Union[Send, Bury, Pause, Stand, Part]
+Step = Union[Send, Look, Bury, Pause, Stand, Ready, Part]
 Steps = Generator[Step, Any, Outcome]
 
 
@@ -73,16 +85,17 @@ def in_place(manager: Manager, steps: Steps) -> Outcome:
         return outcome
 
 
-def _take(manager: Manager, step: Union[Bury, Pause, Stand, Part]) -> bool:
+def _take(manager: Manager, step: Union[Look, Bury, Pause, Stand, Ready, Part]) -> Any:
     if isinstance(step, (Pause, Stand)):
-        # Woken or not, it asks: nobody else's slot is needed for what it may be granted.
-        step.hold.wake.wait(step.seconds)
-    elif isinstance(step, Bury):
-        manager.store.leave(step.request)
-    else:
+        return step.hold.wake.wait(step.seconds)
+    if isinstance(step, Look):
+        return manager.store.inspect(step.resource)
+    if isinstance(step, Bury):
+        return manager.store.leave(step.request)
+    if isinstance(step, Part):
         for hold in reversed(step.holds):
             manager.part(hold)
-    return True
+    return None
 
 
 def _send(manager: Manager, step: Send) -> Reply:

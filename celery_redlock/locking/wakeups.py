@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Callable, Deque, Dict
 
-from celery_redlock.core.ports import NoAnswer, Store, Subscription
+from celery_redlock.core.ports import Message, NoAnswer, Store, Subscription
 from celery_redlock.locking import native
 from celery_redlock.locking.hold import Hold
 
@@ -28,19 +28,27 @@ _RECONNECT = 0.2
 class Wakeups:
     """The inbox of this process. Waking is a set of the waiter's own signal and never blocks.
 
-    ``on_open`` is called each time the inbox has been opened, and told whether it had broken. Fork:
-    see ``after_fork``.
+    ``on_open`` is called each time the inbox has been opened, and told whether it had broken;
+    ``on_head`` with each waiter that is first in its line from now on. Fork: see ``after_fork``.
     """
 
-    def __init__(self, store: Store, on_open: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_open: Callable[[bool], None],
+        on_head: Callable[[Hold], None] = lambda hold: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._on_open = on_open
+        self._on_head = on_head
+        self._clock = clock
         self.after_fork()
 
     def after_fork(self) -> None:
         self.inbox = secrets.token_hex(8)
         self._waiters: Dict[str, Hold] = {}
-        self._heard: Deque[str] = deque(maxlen=_HEARD)
+        self._heard: Deque[Message] = deque(maxlen=_HEARD)
         self._needed = native.Signal()
         self._starting = native.mutex()
 
@@ -55,8 +63,8 @@ class Wakeups:
         self._waiters[hold.token] = hold
         # A release may grant it before its asker has read that it stands in line.
         for message in list(self._heard):
-            if message.endswith(hold.token):
-                _wake(hold, message)
+            if message.token == hold.token:
+                self._tell(hold, message)
         if self._starting.locked():
             self._needed.set()
         else:
@@ -102,15 +110,17 @@ class Wakeups:
         finally:
             subscription.close()
 
-    def hear(self, message: str) -> None:
-        """Wake whom a message of the inbox is about."""
+    def hear(self, text: str) -> None:
+        """Tell whom a message of the inbox is about."""
+        message = Message.read(text)
         # Before looking for the waiter: expect() does both the other way round.
         self._heard.append(message)
-        hold = self._waiters.get(message.partition(" ")[2])
+        hold = self._waiters.get(message.token)
         if hold is not None:
-            _wake(hold, message)
+            self._tell(hold, message)
 
-
-def _wake(hold: Hold, message: str) -> None:
-    hold.closed = hold.closed or message.startswith("O ")
-    hold.wake.set()
+    def _tell(self, hold: Hold, message: Message) -> None:
+        if message.kind == "H":
+            self._on_head(hold)
+        else:
+            hold.hear(message, self._clock())

@@ -51,6 +51,14 @@ _TROUBLED = (State.AT_RISK, State.UNSURE)
 #: Seconds between two looks whether the server has gone.
 _LOOK = 0.5
 
+#: Seconds after which who has become the head of its line asks who holds the resource: many a body
+#: is over by then.
+_ASK_FOR_HOLDERS = 0.2
+
+#: Seconds after which a hold is renewed that was granted for a moment only: many a body is over by
+#: then.
+_CONFIRM = 0.02
+
 
 class Watchdog:
     """Starts its thread on the first hold; it sleeps while there is nothing to do.
@@ -109,9 +117,9 @@ class Watchdog:
     def attend_no_more(self, hold: Hold) -> None:
         self._waiting.pop(hold.token, None)
 
-    def beat_within(self, hold: Hold, seconds: float) -> None:
-        """Ask about this waiter so soon: it may have become the head of its line."""
-        hold.due = min(hold.due, self._clock() + seconds)
+    def ask_for_holders(self, hold: Hold) -> None:
+        """This waiter has become the head of its line, and may have to prove that one is dead."""
+        hold.due = min(hold.due, self._clock() + _ASK_FOR_HOLDERS)
         self._wake_for(hold.due)
 
     def forget(self, hold: Hold) -> None:
@@ -258,13 +266,15 @@ class Watchdog:
 
     def _plan_renewal(self, hold: Hold, sent_at: float) -> None:
         due = sent_at + timing.renew_after(hold.lease)
+        if hold.settle_lease is not None:
+            due = min(due, sent_at + _CONFIRM)
         hold.due = due if hold.renew_until is None else min(due, hold.renew_until)
 
     def _renewed(self, hold: Hold, sent_at: float, move: Move) -> None:
         was = hold.state
-        self._plan_renewal(hold, sent_at)
         if not hold.watched(move, timing.trusted_until(sent_at, hold.lease)):
             return
+        self._plan_renewal(hold, sent_at)
         if move is Move.REESTABLISHED:
             self._emit(events.Reestablished(hold.resource, hold.fence, hold.record))
         elif was is not State.HELD:
@@ -343,7 +353,7 @@ class Watchdog:
         for hold, answer in zip(holds, self._store.heartbeat(beats)):
             hold.silence = answer if isinstance(answer, NoAnswer) else None
             if isinstance(answer, Queued):
-                hold.place(answer)
+                hold.place(answer, now)
                 self._plan_beat(hold, answer, now)
             elif isinstance(answer, NoAnswer):
                 hold.due = now + timing.retry_renewal_after(hold.lease)

@@ -44,8 +44,7 @@ def acquired(answer: List[Any]) -> AcquireAnswer:
     if kind == 1:
         return Granted(_number(answer[1]))
     if kind == 0:
-        seq, rank, next_ms = answer[1:4]
-        return Queued(_number(seq), _number(rank), _number(next_ms), _holders(answer[4:]))
+        return _queued(answer)
     if kind == -1:
         return Closed(answer[1].decode())
     if kind not in (2, 3):
@@ -79,8 +78,7 @@ def renewed(answer: Any) -> RenewAnswer:
 def beaten(answer: List[Any]) -> BeatAnswer:
     kind = answer[0]
     if kind == 0:
-        seq, rank, next_ms = answer[1:4]
-        return Queued(_number(seq), _number(rank), _number(next_ms), _holders(answer[4:]))
+        return _queued(answer)
     if kind == -1:
         return Closed(answer[1].decode())
     if kind not in (1, 2):
@@ -99,6 +97,11 @@ def one_each(answers: Any, requests: Sequence[Any]) -> List[Any]:
     if not isinstance(answers, list) or len(answers) != len(requests):
         raise ValueError("another number of answers")
     return answers
+
+
+def _queued(answer: List[Any]) -> Queued:
+    seq, rank, next_ms, at_ms = map(_number, answer[1:5])
+    return Queued(seq, rank, next_ms, _holders(answer[5:]), at_ms)
 
 
 def _holders(flat: List[Any]) -> Tuple[Seen, ...]:

@@ -53,6 +53,7 @@ class Ledger:
         self.tombs: Dict[str, Tombstone] = {}
         self.forgotten_at = 0
         self._waiters: Dict[str, Waiter] = {}
+        self._first: Optional[str] = None  # the head of the line, as far as it knows that it is
         self._line_ends = 0
         self._grace_until = grace_until
         self._fence_ttl = fence_ttl
@@ -159,12 +160,14 @@ class Ledger:
         if ask.token in self.tombs:
             self._pump(now)
             return Closed(self.tombs[ask.token].why)
-        if ask.kept and self.holders.hand_kept(ask.kept, ask.token, ask.record):
+        is_new = bool(ask.kept) and self.holders.hand_kept(ask.kept, ask.token, ask.record)
+        if is_new:
             self._waiters.pop(ask.token, None)
+            self._first = None  # the head of the line is to know him
         own = self.holders.get(ask.token)
         if own:
             self.holders.extend(own, ask.terms.lease_ms, now)
-            if ask.terms.limit > 1 or ask.terms.mode == "shared" or ask.orphans:
+            if ask.terms.limit > 1 or ask.terms.mode == "shared" or ask.orphans or is_new:
                 # A head that fits would otherwise wait for a heartbeat.
                 self._pump(now)
             return Granted(own.fence)
@@ -235,13 +238,20 @@ class Ledger:
     # --- grants ---------------------------------------------------------------------------------
 
     def _pump(self, now: int) -> None:
-        """Let the line move: its head is granted while it fits. Nobody is skipped."""
+        """Let the line move: its head is granted while it fits. Nobody is skipped.
+
+        Who is granted is told all that he needs to begin; who is the head from now on, that he is.
+        """
         for waiter in self.line:
             if waiter.deadline > now:
                 terms = Terms(waiter.terms.mode, waiter.terms.limit, waiter.line.grant_ttl_ms)
-                if not self._grant(waiter.token, terms, "granted", waiter.record, now):
+                fence = self._grant(waiter.token, terms, "granted", waiter.record, now)
+                if not fence:
+                    if waiter.token != self._first:
+                        self._messages.append((waiter.line.inbox, f"H {waiter.token}"))
+                    self._first = waiter.token
                     return
-                self._messages.append((waiter.line.inbox, f"G {waiter.token}"))
+                self._messages.append((waiter.line.inbox, f"G {waiter.token} {fence} {now}"))
             del self._waiters[waiter.token]
 
     def _grant(self, token: str, terms: Terms, state: str, record: str, now: int) -> int:
@@ -289,7 +299,7 @@ class Ledger:
         rank = [waiter.token for waiter in self.line].index(token)
         seq = self._waiters[token].seq
         holders = self.holders.seen(now)
-        return Queued(seq, rank, self._next_ms(now), holders[:1] if rank else holders)
+        return Queued(seq, rank, self._next_ms(now), holders[:1] if rank else holders, now)
 
     def _busy(self, now: int, full: bool = False) -> Busy:
         return Busy(self._next_ms(now), self.holders.seen(now), full, len(self._waiters))
@@ -308,6 +318,7 @@ class Ledger:
         if now >= self._line_ends:
             self._waiters.clear()
         self.tombs = {token: t for token, t in self.tombs.items() if t.expires > now}
+        self._first = next((waiter.token for waiter in self.line), None)
 
     def _settle(self, lease_ms: int, now: int) -> None:
         """Say when what is left may be forgotten: of a free resource only fences are left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from celery_redlock.core.ports import (
     Acquire,
@@ -17,6 +17,7 @@ from celery_redlock.core.ports import (
     HolderView,
     Leave,
     Line,
+    Message,
     Queued,
     Reestablish,
     ReestablishAnswer,
@@ -149,6 +150,11 @@ class Desk:
             return not any(each.token in tokens and each.remaining_ms > 0 for each in entries)
 
         until(are_over, f"{tokens} lapse")
+
+
+def said(text: Optional[str]) -> Optional[str]:
+    """What a message says and to whom, without the numbers that it brings."""
+    return text and " ".join(Message.read(text)[:2])
 
 
 def until(happened: Callable[[], bool], what: str, within: float = PATIENCE) -> None:

@@ -15,6 +15,7 @@ from celery_redlock.core.ports import Leave, LeaveAnswer, Store, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.locking import identity
 from celery_redlock.locking.asker import Asker, Ended, Pending
+from celery_redlock.locking.execution import HeldLock
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Cancelled, Dropped, GaveUp, Held, Patience, StoodBack
@@ -136,7 +137,7 @@ def test_a_woken_one_that_is_cancelled_passes_the_lock_on(owner: Owner) -> None:
 def test_a_crowd_that_leaves_a_line_at_once_does_not_pass_the_lock_around(
     owner: Owner, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One call takes all of them out of it, and only then somebody is granted."""
+    """One call takes all who wait out of it, and only then somebody is granted."""
     sent: List[Leave] = []
     leave_batch = store.leave_batch
 
@@ -156,9 +157,11 @@ def test_a_crowd_that_leaves_a_line_at_once_does_not_pass_the_lock_around(
     owner.asker.cancel_all(crowd)
     assert isinstance(owner.end_of(last), Held)
     assert {owner.end_of(each) for each in crowd} == {Cancelled()}
-    assert sorted((request.resource, len(request.tokens)) for request in sent) == [
-        ("a", 20),
+    # The first of them had been granted it.
+    assert [(request.resource, len(request.tokens)) for request in sent] == [
+        ("a", 19),
         ("b", 1),
+        ("a", 1),
     ]
     owner.release(elsewhere)
 
@@ -280,6 +283,80 @@ def test_what_is_handed_over_is_held_by_the_receiver_and_nobody_else(owner: Owne
     assert left.what == "holder"
 
 
+def open_inbox(owner: Owner) -> None:
+    """From here on messages are heard: one was, or the heartbeat that an opened inbox sends."""
+    before, after = owner.held("another"), owner.in_line("another")
+    owner.release(before)
+    assert isinstance(owner.end_of(after), Held)
+    owner.release(after)
+
+
+def taken_in_line(owner: Owner) -> Hold:
+    """What a release has granted, and its message brought."""
+    open_inbox(owner)
+    owner.no_slot = True
+    first, second = owner.held("a"), owner.in_line("a")
+    owner.release(first)
+    until(lambda: owner.wakes[second] > 0, "it is woken")
+    held = second.take()
+    assert held is not None
+    assert second not in owner.ended, "told twice"
+    return held.holds[0]
+
+
+def test_what_a_message_brings_is_taken_without_asking(owner: Owner, store: Store) -> None:
+    asked: List[Any] = []
+    acquire_batch = store.acquire_batch
+    owner.asker._store.acquire_batch = (  # type: ignore[method-assign]
+        lambda asks: asked.append(asks) or acquire_batch(asks)  # type: ignore[func-returns-value]
+    )
+    hold = taken_in_line(owner)
+    assert [[ask.resource for ask in asks[0]] for asks in asked][-2:] == [["a"], ["a"]]
+    assert len(asked) <= 5, "each asks once, to be held or to stand in line"
+    (holder,) = owner.manager.inspect("a").holders
+    assert (holder.token, holder.fence) == (hold.token, hold.fence)
+    owner.manager.release(hold)
+
+
+def test_a_grant_for_a_moment_becomes_a_lease_at_once(owner: Owner) -> None:
+    hold = taken_in_line(owner)
+    until(lambda: hold.trusted_until - time.monotonic() > 25.0, "it is renewed", within=0.9)
+    assert owner.manager.inspect("a").holders[0].state == "confirmed"
+    owner.manager.release(hold)
+
+
+def test_a_look_at_its_lease_makes_it_one(owner: Owner) -> None:
+    hold = taken_in_line(owner)
+    owner.manager.watchdog.forget(hold)
+    assert HeldLock((hold,)).is_held
+    assert HeldLock((hold,)).expires_in > 25.0
+    owner.manager.release(hold)
+
+
+def test_what_was_handed_over_for_a_moment_becomes_a_lease_too(owner: Owner) -> None:
+    given = taken_in_line(owner)
+    receiver = Owner(owner.manager.store).manager
+    taken = Hold("a", given.terms, given.record)
+    taken.token = given.token
+    assert receiver.adopt(taken, owner.manager.hand_over(given))
+    until(lambda: taken.trusted_until - time.monotonic() > 25.0, "it is renewed", within=0.9)
+    receiver.release(taken)
+
+
+def test_one_that_is_granted_and_stands_back_passes_the_lock_on(owner: Owner) -> None:
+    open_inbox(owner)
+    owner.no_slot = True
+    first, second, third = owner.held("a"), owner.in_line("a"), owner.in_line("a")
+    owner.release(first)
+    until(lambda: owner.wakes[second] > 0, "it is woken")
+    assert second.stand_back()
+    assert second.take() is None
+    assert owner.end_of(second) == StoodBack((second.holds[0].seq,))
+    until(lambda: owner.wakes[third] > 0, "the next one is woken")
+    third.go_on()
+    assert isinstance(owner.end_of(third), Held)
+
+
 def test_the_first_renewal_of_what_was_handed_over_says_who_has_it_now(owner: Owner) -> None:
     given = owner.held("a").holds[0]
     receiver = Owner(owner.manager.store).manager
@@ -305,7 +382,7 @@ def test_a_hold_that_is_trusted_for_a_moment_only_is_asked_for_again(owner: Owne
     given = owner.held("a").holds[0]
     fence = given.shown_fence
     handed = owner.manager.hand_over(given)
-    late = handed._replace(trusted_until=time.monotonic() + 1.0)
+    late = handed._replace(trusted_until=time.monotonic() + 0.1)
     taken = Hold("a", given.terms, given.record)
     taken.token = given.token
     assert not owner.manager.adopt(taken, late)

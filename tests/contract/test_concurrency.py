@@ -11,7 +11,7 @@ import pytest
 from celery_redlock.core.ports import Granted, NoAnswer, Store
 from celery_redlock.store.urls import open_store
 from tests.contract.conftest import PREFIX, SERVERS, Backend
-from tests.contract.desk import Desk, until
+from tests.contract.desk import Desk, said, until
 from tests.harness.servers import LockServer
 
 
@@ -44,7 +44,10 @@ def test_a_line_of_many_threads_is_served_to_the_last_by_releases_alone(store: S
         desk, token = Desk(store), f"t{number}"
         inbox = store.subscribe(token)
         if not isinstance(desk.ask(token, inbox=token), Granted):
-            assert inbox.get(10) == f"G {token}"
+            heard = said(inbox.get(10))
+            assert heard in (f"H {token}", f"G {token}")
+            if heard == f"H {token}":
+                assert said(inbox.get(10)) == f"G {token}"
             desk.granted(token, inbox=token)
         inside.append(number)
         most_inside.append(len(inside))
@@ -189,7 +192,7 @@ def test_a_listener_learns_that_its_connection_broke(server: LockServer, impatie
     desk.granted("a")
     desk.queued("b")
     desk.leave("a")
-    assert again.get(5) == "G b"
+    assert said(again.get(5)) == "G b"
     again.close()
 
 

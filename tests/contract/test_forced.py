@@ -24,7 +24,7 @@ from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Held
 from celery_redlock.locking.oversight import force
 from tests.contract.conftest import PREFIX, Backend
-from tests.contract.desk import Desk, until
+from tests.contract.desk import Desk, said, until
 
 WHY = forced_by("ops@desk")
 TOLD = Closed(WHY)
@@ -77,7 +77,7 @@ def test_the_first_in_line_is_granted_and_woken(store: Store) -> None:
     desk.queued("b")
     desk.queued("c")
     forced(desk, "a")
-    assert inbox.get(2) == "G b"
+    assert said(inbox.get(2)) == "G b"
     assert desk.live() == ["b"]
     assert desk.line() == ["c"]
     assert desk.holder("b").fence > fence

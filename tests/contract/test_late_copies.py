@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celery_redlock.core.ports import Busy, Closed, Confirm, Extended, Unknown
-from tests.contract.desk import LONG, SHORT, Desk
+from tests.contract.desk import LONG, SHORT, Desk, said
 
 LATE = 60_000
 
@@ -158,7 +158,7 @@ def test_a_late_copy_that_asks_once_does_not_harm_the_place_taken_since(desk: De
     assert min(waiter.remaining_ms for waiter in desk.view().waiters) > LONG / 2
     subscription = desk.store.subscribe("in")
     desk.leave("a")
-    assert subscription.get(5) == "G b"
+    assert said(subscription.get(5)) == "G b"
     subscription.close()
 
 

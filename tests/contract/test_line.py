@@ -10,13 +10,14 @@ from celery_redlock.core.ports import (
     Busy,
     Closed,
     Confirm,
+    Message,
     Queued,
     Store,
     Subscription,
     Unknown,
 )
 from celery_redlock.core.record import Record
-from tests.contract.desk import LONG, SHORT, Desk
+from tests.contract.desk import LONG, SHORT, Desk, said
 
 HEARD_WITHIN = 5.0
 NOTHING_WITHIN = 0.05
@@ -34,7 +35,7 @@ class Ear:
         while len(heard) < len(expected):
             text = self._subscription.get(HEARD_WITHIN)
             assert text is not None, f"expected {expected}, heard {heard}"
-            heard.append(text)
+            heard.append(said(text) or "")
         assert sorted(heard) == sorted(expected)
         self.hears_nothing()
 
@@ -265,7 +266,7 @@ def test_a_release_wakes_the_leading_readers_up_to_the_next_writer(desk: Desk, e
     desk.leave("writer")
     assert desk.live() == ["r1", "r2"]
     assert desk.line() == ["w", "r3"]
-    ear.hears("G r1", "G r2")
+    ear.hears("G r1", "G r2", "H w")
 
 
 def test_a_release_grants_as_many_as_fit(desk: Desk) -> None:
@@ -336,7 +337,7 @@ def test_the_oldest_makes_way_for_the_newest(desk: Desk, ear: Ear) -> None:
     desk.queued("c", max_waiting=2, overflow="drop_oldest")
     assert desk.queued("d", max_waiting=2, overflow="drop_oldest").rank == 1
     assert desk.line() == ["c", "d"]
-    ear.hears("O b")
+    ear.hears("O b", "H c")
     assert desk.beat("b") == Closed("overflow")
     assert desk.ask("b") == Closed("overflow")
 
@@ -375,7 +376,7 @@ def test_several_make_way_for_one_with_a_smaller_bound(desk: Desk, ear: Ear) -> 
         desk.queued(token)
     desk.queued("e", max_waiting=1, overflow="drop_oldest")
     assert desk.line() == ["e"]
-    ear.hears("O b", "O c", "O d")
+    ear.hears("O b", "O c", "O d", "H e")
 
 
 def test_dropping_the_writer_at_the_head_lets_readers_in(desk: Desk, ear: Ear) -> None:
@@ -390,19 +391,51 @@ def test_dropping_the_writer_at_the_head_lets_readers_in(desk: Desk, ear: Ear) -
 # --- wake-ups -----------------------------------------------------------------------------------
 
 
-def test_a_release_sends_one_message_to_one_waiter(desk: Desk, ear: Ear) -> None:
+def test_a_release_wakes_one_waiter_and_tells_the_next_that_it_is_the_head(
+    desk: Desk, ear: Ear
+) -> None:
     desk.granted("a")
-    desk.queued("b")
-    desk.queued("c")
+    for token in "bcd":
+        desk.queued(token)
     ear.hears_nothing()
+    for holder, woken, head in (("a", "b", "c"), ("b", "c", "d")):
+        desk.leave(holder)
+        ear.hears(f"G {woken}", f"H {head}")
+        desk.granted(woken)
+    desk.leave("c")
+    ear.hears("G d")
+    desk.leave("d")
+    ear.hears_nothing()
+
+
+def test_a_wake_up_says_what_was_granted_and_when(desk: Desk) -> None:
+    subscription = desk.store.subscribe("in")
+    desk.granted("a")
+    place = desk.queued("b")
     desk.leave("a")
-    ear.hears("G b")
-    desk.granted("b")
-    desk.leave("b")
-    ear.hears("G c")
-    desk.granted("c")
+    message = Message.read(subscription.get(HEARD_WITHIN) or "")
+    assert (message.kind, message.token) == ("G", "b")
+    assert message.fence == desk.holder("b").fence
+    assert place.at_ms <= message.at_ms <= place.at_ms + 10_000
+    subscription.close()
+
+
+def test_the_head_that_leaves_the_line_has_the_next_told(desk: Desk, ear: Ear) -> None:
+    desk.granted("a")
+    for token in "bcd":
+        desk.queued(token)
     desk.leave("c")
     ear.hears_nothing()
+    desk.leave("b")
+    ear.hears("H d")
+
+
+def test_the_head_is_told_that_a_kept_hold_has_another_owner(desk: Desk, ear: Ear) -> None:
+    fence = desk.granted("a")
+    desk.renew("a", fence, kept="a's retry")
+    assert [seen.token for seen in desk.queued("b").holders] == ["a"]
+    assert desk.granted("a again", kept="a's retry") == fence
+    ear.hears("H b")
 
 
 def test_a_message_reaches_its_own_inbox_only(store: Store) -> None:

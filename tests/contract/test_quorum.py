@@ -28,7 +28,7 @@ from celery_redlock.core.ports import (
 from celery_redlock.core.quorum import Tally
 from celery_redlock.store.majority import Contenders
 from celery_redlock.store.several import open_several
-from tests.contract.desk import until
+from tests.contract.desk import said, until
 from tests.harness.independent import Independent
 
 PREFIX = "test:1:"
@@ -290,7 +290,7 @@ def test_a_release_wakes_who_waited_longest(open_room: Callable[[], Room]) -> No
     assert isinstance(room.ask("b", line=True), Queued)
     assert isinstance(room.ask("c", line=True), Queued)
     room.leave("a")
-    assert subscription.get(10) == "G b"
+    assert said(subscription.get(10)) == "G b"
     subscription.close()
 
 

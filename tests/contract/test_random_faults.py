@@ -26,7 +26,7 @@ from celery_redlock.core.ports import (
     Terms,
     Unknown,
 )
-from tests.contract.desk import Desk, until
+from tests.contract.desk import Desk, said, until
 from tests.contract.faults import BadNetwork
 
 SECONDS = 4.0
@@ -175,7 +175,7 @@ class Client:
             silence = WAITER_MS / 3000
             if place.rank == 0:
                 silence = min(silence, place.next_ms / 1000 + timing.PAST_DEADLINE)
-            woken = self._inbox.get(silence) == f"G {token}"
+            woken = said(self._inbox.get(silence)) == f"G {token}"
             if woken and self._random.random() > 0.05:
                 self._counts["woken"] += 1
                 return True

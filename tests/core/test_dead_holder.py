@@ -18,7 +18,7 @@ from celery_redlock.locking.asker import Asker, Ended, Pending
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Patience
-from celery_redlock.locking.steps import Send, Stand
+from celery_redlock.locking.steps import Bury, Look, Send, Stand
 from celery_redlock.store.memory import MemoryStore
 from tests.core.test_asker_programs import Line
 from tests.core.test_hold_machine import Clock
@@ -26,7 +26,7 @@ from tests.core.test_hold_machine import Clock
 #: The promise is a second; what is left of it is for the machine.
 WITHIN = 0.8
 
-HOLDER, WAITER = 4711, 4712
+HOLDER, WAITER, NEXT = 4711, 4712, 4713
 
 
 class Waiter:
@@ -54,6 +54,7 @@ class Waiter:
 
     def turn(self) -> None:
         self.asker.round()
+        self.manager.watchdog.round()
         message = self.inbox.get(0)
         if message is not None:
             self.manager.wakeups.hear(message)
@@ -95,11 +96,41 @@ def test_a_parked_task_is_woken(hundredths: int) -> None:
     assert waiter.woken_at[0] - died_at < WITHIN
 
 
-def test_who_waits_in_place_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hundredths", range(0, 150, 10))
+def test_so_is_who_has_just_become_the_first_behind_another_process(hundredths: int) -> None:
+    clock = Clock()
+    dead: Set[int] = set()
+    server = MemoryStore(clock_ms=clock.server_ms)
+    holder, granted, behind = (Waiter(clock, server, dead) for _ in range(3))
+    held = hold_of(HOLDER)
+    holder.manager.acquire(held)
+    pending = granted.asker.ask([hold_of(WAITER)], Patience(), granted)
+    granted.turn()
+    behind.asker.ask([hold_of(NEXT)], Patience(), behind)
+    for _ in range(20):
+        granted.turn()
+        behind.turn()
+        clock.now += 0.01
+    holder.manager.release(held)
+    granted.turn()
+    assert pending.take() is not None, "the release grants it"
+    died_at = clock.now + hundredths / 100
+    while not behind.woken_at and clock.now < died_at + 5.0:
+        if clock.now >= died_at:
+            dead.add(WAITER)
+        else:
+            granted.turn()
+        behind.turn()
+        clock.now += 0.01
+    assert behind.woken_at, "it was never woken"
+    assert died_at < behind.woken_at[0] < died_at + 1.0
+
+
+def test_who_waits_in_place_looks() -> None:
     clock = Clock()
     server = MemoryStore(clock_ms=clock.server_ms)
-    monkeypatch.setattr("celery_redlock.locking.proof.is_of_this_host", lambda record: True)
-    holder, waiter = Waiter(clock, server, set()), Waiter(clock, server, set())
+    dead: Set[int] = set()
+    holder, waiter = Waiter(clock, server, dead), Waiter(clock, server, dead)
     holder.manager.acquire(hold_of(HOLDER))
     hold = hold_of(WAITER)
     hold.move(Move.ASKED)
@@ -111,3 +142,31 @@ def test_who_waits_in_place_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     stand = steps.send((answers, clock.now))
     assert isinstance(stand, Stand)
     assert stand.seconds < WITHIN
+    dead.add(HOLDER)
+    clock.now += stand.seconds
+    look = steps.send(False)
+    assert isinstance(look, Look)
+    bury = steps.send(server.inspect(look.resource))
+    assert isinstance(bury, Bury)
+    left = server.leave(bury.request)
+    assert left.what == "holder"
+
+
+def test_nobody_is_buried_whose_hold_has_become_anothers_since_it_was_seen() -> None:
+    """As what is kept over a retry, or was handed to a child that outlives its parent."""
+    clock = Clock()
+    server = MemoryStore(clock_ms=clock.server_ms)
+    dead: Set[int] = set()
+    holder, waiter = Waiter(clock, server, dead), Waiter(clock, server, dead)
+    held = hold_of(HOLDER)
+    holder.manager.acquire(held)
+    waiter.asker.ask([hold_of(WAITER)], Patience(), waiter)
+    waiter.turn()
+    holder.manager.keep(held, "its retry", 3600.0)
+    dead.add(HOLDER)
+    for _ in range(400):
+        waiter.turn()
+        clock.now += 0.01
+    assert not waiter.woken_at
+    (seen,) = server.inspect("r").holders
+    assert (seen.token, seen.state) == (held.token, "kept")

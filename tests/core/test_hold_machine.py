@@ -25,6 +25,7 @@ from celery_redlock.core.ports import (
     ReestablishAnswer,
     Renew,
     RenewAnswer,
+    ResourceView,
     Terms,
 )
 from celery_redlock.core.record import Record
@@ -67,6 +68,10 @@ class Network:
 
     def reestablish(self, request: Reestablish) -> ReestablishAnswer:
         return self._send(lambda: self.store.reestablish(request))
+
+    def inspect(self, resource: str) -> ResourceView:
+        view: ResourceView = self._send(lambda: self.store.inspect(resource))
+        return view
 
     def has_broken(self) -> bool:
         return False

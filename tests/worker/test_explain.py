@@ -204,7 +204,7 @@ def new_hold(name: str) -> Hold:
 def stand_in_line(each: Any, name: str, rank: int, holder: str = "holder") -> None:
     record = Record("elsewhere", 7, time.time(), holder).encode()
     seen = (Seen("secret token", 41, "confirmed", record),)
-    each.execution.holds[name].place(Queued(77, rank, 1000, seen))
+    each.execution.holds[name].place(Queued(77, rank, 1000, seen), 0.0)
     each.is_in_line = True
 
 

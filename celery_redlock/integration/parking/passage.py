@@ -163,7 +163,11 @@ class Passage:
         self._call_off(parked)
         parked.has_slot = True
         assert parked.pending is not None
-        parked.pending.go_on()
+        held = parked.pending.take()
+        if held is not None:
+            self.ended(parked, held)
+        else:
+            parked.pending.go_on()
 
     def _stand_back(self, woken: Parked) -> None:
         """No slot is free: pass the grant on, and do not be in the way until one is."""

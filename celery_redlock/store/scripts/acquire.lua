@@ -8,7 +8,7 @@
 --       12 grace: server ms, or 0              13 keep ms     14 record
 --       15 late ms     16 kept name, or ''     17... orphans
 -- Returns {1, fence}                                   granted
---         {0, seq, rank, next ms, holders...}          in line; the longest holder, all at the head
+--         {0, seq, rank, next ms, now ms, holders...}  in line; the longest holder, all at the head
 --         {2, next ms, waiting, holders...}            busy; each holder: token, fence, state, record
 --         {3, next ms, waiting, holders...}            busy and the line is full
 --         {-1, why}                                    this token is dead

@@ -21,6 +21,7 @@ local function ask(at, final, found)
     return {-1, tombs[token]}
   end
 
+  local new_holder = false
   if kept ~= '' and not find(token) then
     for i = 1, #holders do
       local h = holders[i]
@@ -29,6 +30,8 @@ local function ask(at, final, found)
         leave_line(token)
         holders[#holders + 1] = h
         h.token, h.state, h.kept, h.record = token, 'c', '', record
+        -- The head of the line is to know him.
+        new_holder, first = true, nil
         break
       end
     end
@@ -38,7 +41,7 @@ local function ask(at, final, found)
   if own then
     extend(own, lease)
     -- A fitting head would otherwise wait for a heartbeat.
-    if limit > 1 or mode == 's' or final > at + 16 then pump() end
+    if limit > 1 or mode == 's' or final > at + 16 or new_holder then pump() end
     return {1, own.fence}
   end
 
@@ -63,7 +66,7 @@ local function ask(at, final, found)
     keep_line(tonumber(ARGV[at + 6]))
     local rank = call('ZRANK', Q, token)
     -- The head may have to prove that one of them is dead.
-    return tell_holders({0, given, rank, next_ms()}, rank == 0 and 1000 or 1)
+    return tell_holders({0, given, rank, next_ms(), now}, rank == 0 and 1000 or 1)
   end
 
   seq = call('ZSCORE', Q, token)

@@ -2,7 +2,7 @@
 --
 -- KEYS  H, Q, W of each resource
 -- ARGV  1 waiter ms  2 grace: server ms, or 0  3 keep ms, then per resource: count, tokens...
--- Returns per token: {1} granted, confirm it        {0, seq, rank, next ms, holders...} in line
+-- Returns per token: {1} granted, confirm it        {0, seq, rank, next ms, now ms, holders...} in line
 --                    {2} unknown, join again        {-1, why} this token is dead
 --                    At the head all holders are told: token, fence, state, record.
 --@include resource.lua
@@ -25,7 +25,7 @@ for i = 1, #KEYS, 3 do
     if find(token) then
       reply[#reply + 1] = {1}
     elseif rank then
-      local place = {0, tonumber(call('ZSCORE', Q, token)), rank, next_ms()}
+      local place = {0, tonumber(call('ZSCORE', Q, token)), rank, next_ms(), now}
       -- The head may have to prove that one of them is dead.
       reply[#reply + 1] = rank == 0 and tell_holders(place, 1000) or place
     elseif tombs[token] then

@@ -23,11 +23,13 @@ local last, revived -- f and r
 local holders       -- list of {token, deadline, fence, mode, limit, state, kept, record}
 local tombs         -- token -> why
 local horizon       -- the latest deadline or tombstone
+local first         -- the head of the line, as far as it knows that it is
 
 local function int(number) return fmt('%.0f', number) end
 
 local function load(found)
   last, revived, holders, tombs, horizon = 0, 0, {}, {}, 0
+  first = call('ZRANGE', Q, 0, 0)[1]
   found = found or call('HGETALL', H)
   for i = 1, #found, 2 do
     local field, value = found[i], found[i + 1]
@@ -159,7 +161,8 @@ local function leave_line(token)
   return call('ZREM', Q, token) == 1
 end
 
--- Lets the line move: its head is granted while it fits. Strict order, nobody is skipped.
+-- Lets the line move: its head is granted while it fits. Strict order, nobody is skipped. Who is
+-- granted is told all that he needs to begin; who is the head from now on, that he is.
 local function pump()
   while true do
     local head = call('ZRANGE', Q, 0, 0)[1]
@@ -173,9 +176,14 @@ local function pump()
     if not waiter or tonumber(d) <= now then
       leave_line(head)
     else
-      if not grant(head, mode, tonumber(limit), tonumber(grant_ms), 'g', record) then return end
+      local fence = grant(head, mode, tonumber(limit), tonumber(grant_ms), 'g', record)
+      if not fence then
+        if head ~= first then call('PUBLISH', inbox, 'H ' .. head) end
+        first = head
+        return
+      end
       leave_line(head)
-      call('PUBLISH', inbox, 'G ' .. head)
+      call('PUBLISH', inbox, fmt('G %s %.0f %.0f', head, fence, now))
     end
   end
 end
