@@ -91,7 +91,13 @@ class _Site:
             redis_broker = stack.enter_context(LockServer.start())
             self._broker = stack.enter_context(redis_broker.client())
             url = redis_broker.url
-        place = {BROKER: url, LOCKS: locks.url, BODY: str(options.body)}
+        self._bodies = directory / "bodies"
+        place = {
+            BROKER: url,
+            LOCKS: locks.url,
+            BODY: str(options.body),
+            BODIES: str(self._bodies),
+        }
         self._app = stack.enter_context(make_app(place))
         self._workers = [
             WorkerProcess(
@@ -115,10 +121,9 @@ class _Site:
                 self._app.tasks[task].apply_async((account,))
         commands, began = self._commands(), time.monotonic()
         self._signal(signal.SIGCONT)
-        while self._locks.llen(BODIES) < count:
+        while len(bodies := self._told()) < count:
             assert time.monotonic() < began + WITHIN, self._workers[0].output()[-4000:]
-            time.sleep(0.01)
-        bodies = [json.loads(said) for said in self._locks.lrange(BODIES, 0, -1)]
+            time.sleep(0.05)
         hot = sorted((began, ended) for account, began, ended in bodies if account == HOT)
         return Outcome(
             others=max(ended for account, _, ended in bodies if account != HOT) - began,
@@ -128,6 +133,10 @@ class _Site:
             broker=self._commands() - commands if self._broker else None,
             gap=Middle.of(after[0] - before[1] for before, after in zip(hot, hot[1:])).median,
         )
+
+    def _told(self) -> List[Any]:
+        """Account, begin and end of each body that is over."""
+        return [json.loads(line) for line in self._bodies.read_text().splitlines()]
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._workers:

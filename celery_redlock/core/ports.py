@@ -33,6 +33,10 @@ class Terms(NamedTuple):
     limit: int = 1
     lease_ms: int = 30_000
 
+    @property
+    def is_for_one(self) -> bool:
+        return self.mode == "exclusive" and self.limit == 1
+
 
 class Line(NamedTuple):
     """How to join the line if the resource is busy.

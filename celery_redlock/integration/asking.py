@@ -178,6 +178,7 @@ class Asking:
 
         One that was left or abandoned is dead: a later ask for the same name has a fresh one.
         """
+        is_first = name not in self._execution.asked
         hold = Hold(
             name,
             self.terms,
@@ -185,9 +186,9 @@ class Asking:
             kept=self._kept(),
             # How long it is held counts where the body runs.
             max_hold=None if self._new_receipt else self._options.max_hold,
+            token=token_of(self._receipt, name) if is_first else None,
         )
-        if name not in self._execution.asked:
-            hold.token = token_of(self._receipt, name)
+        if is_first:
             self._execution.asked.add(name)
             if name in self._handed:
                 # Also where it is asked for again: the grant goes on under the parent's record.

@@ -58,11 +58,12 @@ class Children:
         if request.hostname not in self._workers or pid == os.getpid():
             return
         child = self._children.get(pid)
-        # Alive now, it is the one that has accepted it: nobody else can have its pid.
-        if child is None or child.has_ended():
+        # Alive now, it is the one that has accepted it: nobody else can have its pid. A pidfd tells
+        # of its end by itself; and whoever is told of it, looks afterwards what the child runs.
+        if child is None or (child.fd is None and child.has_ended()):
             child = self._children[pid] = self._deaths.watch(pid)
         self._running[child] = request
-        if child.has_ended():
+        if child.is_known_to_have_ended:
             self._died(child)
         elif child.fd is None:
             self._deaths.look()

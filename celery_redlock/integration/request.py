@@ -22,6 +22,8 @@ class LockedRequest(Request):  # type: ignore[misc]
 
     #: Whether its child has died, and what it held is seen to.
     was_freed = False
+    #: Whether its body is over, as the process that ran it has told.
+    is_settled = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -45,6 +47,7 @@ class LockedRequest(Request):  # type: ignore[misc]
 
     def settled(self) -> None:
         """Its body is over, as the process that ran it has told."""
+        self.is_settled = True
         if self.worker_pid:
             children.settled(self.worker_pid, self)
         sent, receipt = self._request_dict.get(SENT), self._request_dict[RECEIPT]

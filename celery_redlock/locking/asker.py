@@ -121,6 +121,9 @@ class Asker:
         self._posted.append(call)
         self._signal.set()
 
+    def post_idly(self, call: Callable[[], None]) -> None:
+        self._posted.append(call)
+
     @property
     def is_idle(self) -> bool:
         """Nothing pending, and nothing to be sent."""

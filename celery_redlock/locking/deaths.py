@@ -56,6 +56,11 @@ class Watched:
                 self._has_ended = self._look()
             return self._has_ended
 
+    @property
+    def is_known_to_have_ended(self) -> bool:
+        """As far as was seen so far: asks nobody."""
+        return self._has_ended
+
     def is_ending(self) -> bool:
         """Whether it has ended or is about to, as far as can be seen."""
         if self.has_ended():

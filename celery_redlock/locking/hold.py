@@ -68,6 +68,7 @@ class Hold:
         renew: bool = True,
         kept: str = "",
         max_hold: Optional[float] = None,
+        token: Optional[str] = None,
     ) -> None:
         self.resource = resource
         self.terms = terms
@@ -78,7 +79,7 @@ class Hold:
         self.kept = kept
         self.max_hold = max_hold
         # Never the task id, a thread id or a greenlet id: all of these are used again.
-        self.token = secrets.token_hex(16)
+        self.token = token or secrets.token_hex(16)
         self.fence: Optional[int] = None
         #: What must be called with this hold before its fence is shown; None once it was.
         self.settle_fence: Optional[Callable[[Hold], None]] = None

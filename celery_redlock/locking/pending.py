@@ -44,6 +44,9 @@ class Desk(Protocol):
     def post(self, call: Callable[[], None]) -> None:
         """Have it called in the asker's thread; from any thread."""
 
+    def post_idly(self, call: Callable[[], None]) -> None:
+        """As ``post``, and not before there is something else to do."""
+
     def send(self, pending: Pending, send: Send) -> None: ...
 
     def leave(
@@ -116,7 +119,9 @@ class Pending:
             if self._granted is None or self._withdrawn is not None:
                 return None
             self._settled = True
-        self._post(self._taken)
+        if self._life == process.life():
+            # In its own time: what is to be done now is to begin the body.
+            self._desk.post_idly(self._taken)
         return self._granted
 
     def go_on(self) -> None:

@@ -1,9 +1,10 @@
 """From any thread into the worker's own loop, the only place where its consumer may be touched.
 
 Prefork and threads run under kombu's hub: one thread polls files and runs timers. A byte in a
-socket wakes it within a millisecond; ``hub.call_soon`` does so only since kombu 5.7. A hub forgets
-its files and, up to Celery 5.5, its timers whenever the broker's connection is lost: both are put
-in again with ``register``, at every start of the consumer.
+socket wakes it within a millisecond; ``hub.call_soon`` does so only since kombu 5.7. What is called
+in the hub's own thread needs no waking: it runs before the hub polls again. A hub forgets its files
+and, up to Celery 5.5, its timers whenever the broker's connection is lost: both are put in again
+with ``register``, at every start of the consumer.
 
 gevent and eventlet have no hub. There a greenlet of ours is the loop: Celery touches the consumer
 from any greenlet itself.
@@ -81,11 +82,25 @@ class Loop:
         if self._draining != threading.get_ident():
             self._wake()
 
+    def call_next(self, call: Callable[..., Any], *args: Any) -> None:
+        """As ``call``, from what the worker's loop itself runs: it need not be woken for that.
+
+        Not from a signal's handler: the loop may be asleep by then.
+        """
+        self.call(call, *args)
+
+    def wake(self) -> None:
+        """Have the worker's loop turn, from any thread and from a signal's handler."""
+        self._wake()
+
     def later(self, seconds: float, call: Callable[[], Any]) -> Alarm:
         """Have it called in the loop after some seconds, also over a loss of the connection."""
         alarm = Alarm(call)
         self.call(self._set, time.monotonic() + seconds, alarm)
         return alarm
+
+    def hurry(self) -> None:
+        """Run what was called now, where the worker's loop is what calls this."""
 
     def drain(self) -> None:
         """Run what is called by now, and what that calls for, as far as a turn of the loop goes.
@@ -143,6 +158,7 @@ class HubLoop(Loop):
         super().__init__()
         self._hub: Any = None
         self._timer: Any = None
+        self._timer_due: Optional[float] = None
         # Not a pipe: its number could be another file's as soon as it is closed.
         self._ear, self._bell = socket.socketpair()
         self._ear.setblocking(False)
@@ -157,17 +173,26 @@ class HubLoop(Loop):
 
     def register(self, hub: Any) -> None:
         self._hub = hub
+        self._forget_timer()
         hub.add_reader(self._ear, self._hear)
+        hub.on_tick.add(self._tick)
         self._hear()
+
+    def call_next(self, call: Callable[..., Any], *args: Any) -> None:
+        self._calls.append((call, args))
+
+    def hurry(self) -> None:
+        if self._draining is None:
+            self.drain()
 
     def close(self) -> None:
         if not self._is_open:
             return
         self._is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._forget_timer()
         if self._hub is not None:
             self._hub.remove_reader(self._ear)
+            self._hub.on_tick.discard(self._tick)
         self._ear.close()
         self._bell.close()
 
@@ -181,18 +206,36 @@ class HubLoop(Loop):
     def _hear(self) -> None:
         with suppress(BlockingIOError):
             self._ear.recv(65536)
+        self._turn()
+
+    def _tick(self) -> None:
+        """The hub is about to poll."""
+        if self._calls:
+            self._turn()
+
+    def _turn(self) -> None:
         self.drain()
         self._ring()
         self._set_timer()
 
     def _set_timer(self) -> None:
         """One timer for all alarms: what a lost connection may take away is one thing."""
+        due = self._alarms[0][0] if self._alarms else None
+        if due == self._timer_due:
+            return
+        self._forget_timer()
+        if due is not None:
+            self._timer_due = due
+            self._timer = self._hub.call_later(max(0.0, due - time.monotonic()), self._alarmed)
+
+    def _alarmed(self) -> None:
+        self._forget_timer()
+        self._turn()
+
+    def _forget_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        wait = self._next_in()
-        if wait is not None:
-            self._timer = self._hub.call_later(wait, self._hear)
+        self._timer = self._timer_due = None
 
 
 class GreenLoop(Loop):

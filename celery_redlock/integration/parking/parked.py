@@ -62,6 +62,11 @@ class Parked:
         self.step = self.asking.anew(self.step, seqs)
 
     @property
+    def is_alone(self) -> bool:
+        """Whether nobody else may hold what it holds at the same time."""
+        return self.asking is not None and self.asking.terms.is_for_one
+
+    @property
     def holds(self) -> List[Hold]:
         """Those of its resources, which a step that runs aside may be adding to."""
         return list(self.execution.holds.values())

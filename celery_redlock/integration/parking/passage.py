@@ -4,7 +4,9 @@ As soon as a slot of the pool is free for it, its lock is asked for. Granted, it
 the process that runs it takes over what was granted. Who must wait gives the slot back and stands
 in the server's line; woken by the release, it is given a slot before all others, or, if there is
 none within a moment, passes the grant on and asks again when there is one, before all who were
-behind it (``passed_over``). So a lock is held by a task that runs, or is about to.
+behind it (``passed_over``). So a lock is held by a task that runs, or is about to. If it was a body
+of this worker that has released it, the slot of that body is about to be free, and is given away
+before it is.
 
 Everything here runs in the consumer's thread (or greenlet), but what the asker's thread tells and
 what is done aside: both only call the consumer's.
@@ -15,7 +17,8 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, MutableMapping, Sequence
+from weakref import WeakValueDictionary
 
 from celery_redlock.core.ports import NoAnswer
 from celery_redlock.exceptions import LockLost, RedlockError
@@ -37,6 +40,7 @@ from celery_redlock.integration.parking.parked import Parked
 from celery_redlock.integration.parking.passed_over import PassedOver
 from celery_redlock.integration.parking.residents import Residents
 from celery_redlock.integration.parking.slots import Slots
+from celery_redlock.integration.request import LockedRequest
 from celery_redlock.integration.steps import Ask, Pause
 from celery_redlock.locking.outcomes import Cancelled, Dropped, GaveUp, Held, StoodBack, Taken
 from celery_redlock.observe.logs import logger
@@ -61,6 +65,8 @@ class Passage:
         self._aside = aside
         self._bounds = Bounds(consumer, loop)
         self._passed_over = PassedOver()
+        #: By resource, the last request that was run with it.
+        self._bodies: MutableMapping[str, LockedRequest] = WeakValueDictionary()
 
     def begin(self, parked: Parked) -> None:
         """It has just come."""
@@ -156,6 +162,9 @@ class Passage:
         if parked.has_slot:
             parked.pending.go_on()
             return
+        if self._has_left_a_slot(parked) and self._slots.borrow():
+            self._confirm(parked)
+            return
         parked.too_late = self._loop.later(_SLOT_WITHIN, lambda: self._stand_back(parked))
         parked.awaited = self._slots.take(lambda: self._confirm(parked), first=True)
 
@@ -168,6 +177,13 @@ class Passage:
             self.ended(parked, held)
         else:
             parked.pending.go_on()
+
+    def _has_left_a_slot(self, parked: Parked) -> bool:
+        """Whether the body that has released its lock ran here, and has yet to leave its slot."""
+        if len(parked.names) > 1 or not parked.is_alone:
+            return False
+        body = self._bodies.get(parked.names[0])
+        return body is not None and not body.is_settled
 
     def _stand_back(self, woken: Parked) -> None:
         """No slot is free: pass the grant on, and do not be in the way until one is."""
@@ -267,6 +283,8 @@ class Passage:
             request.new_receipt()
             parked.abandon()
         request.send_along(replace(parked.sent, holds=handed))
+        if len(handed) == 1:
+            self._bodies[handed[0].resource] = request
         self._residents.remove(parked)
         let_go(self._consumer, parked.kept)
         # The slot goes with the request.

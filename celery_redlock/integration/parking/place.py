@@ -63,6 +63,7 @@ class Place:
         parked.kept = keep(self._consumer, request)
         self._residents.add(parked)
         self._passage.begin(parked)
+        self._loop.hurry()
 
     def start(self) -> None:
         """The consumer has a connection to the broker."""
@@ -72,7 +73,7 @@ class Place:
 
     def wake(self) -> None:
         """Have the consumer's loop run, from any thread and from a signal's handler."""
-        self._loop.call(lambda: None)
+        self._loop.wake()
 
     def _look(self) -> None:
         """See to those that were revoked or have expired while they waited."""

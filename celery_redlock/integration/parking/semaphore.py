@@ -9,12 +9,18 @@ released before the job that held it has left the books. So a granted unit is lo
 turn of the loop, and serves nobody unless a process is idle. Otherwise it is laid aside, its ticket
 goes back to the head of the line, and the next end of a job serves it. What was laid aside by
 mistake, because a child was just being replaced, is released when the idle process is seen.
+
+A unit may be borrowed before it is there: its job waits in the pool's own buffer, and the next unit
+that is released is not granted to anybody. Not where the pool writes jobs to processes that are
+busy (``-O fast``): it might wait behind a long body.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Any, Callable, Deque, List
+
+from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR
 
 from celery_redlock.integration.parking.loop import Loop
 from celery_redlock.integration.parking.slots import Slots, Submit, Turn
@@ -27,6 +33,8 @@ class PreforkSlots(Slots):
         #: Units that were granted and not looked at, and those that no idle process stands behind.
         self._granted = 0
         self._aside = 0
+        #: A unit that was borrowed and has not come back.
+        self._is_in_debt = False
         self._semaphore = consumer.controller.semaphore
         self._clear: Callable[[], None] = self._semaphore.clear
         self._semaphore.clear = self._cleared
@@ -39,6 +47,15 @@ class PreforkSlots(Slots):
             self._line.append(turn)
         self._ask(first)
         return turn
+
+    def borrow(self) -> bool:
+        strategy = getattr(self._consumer.pool._pool, "sched_strategy", None)
+        if self._is_in_debt or self._semaphore.value > 0 or strategy != SCHED_STRATEGY_FAIR:
+            return False
+        self._is_in_debt = True
+        self._reserved += 1
+        self._ask(first=True)
+        return True
 
     def pass_through(self, request: Any) -> None:
         self._submit(request)
@@ -83,13 +100,17 @@ class PreforkSlots(Slots):
             del self._semaphore._waiting[tickets[place - ahead]]
 
     def _tickets(self) -> List[int]:
-        """Where in the semaphore's line ours stand."""
+        """Where in the semaphore's line ours stand, without the one that settles a debt."""
         waiting = self._semaphore._waiting
-        return [place for place, ticket in enumerate(waiting) if ticket[0] == self._grant]
+        ours = [place for place, ticket in enumerate(waiting) if ticket[0] == self._grant]
+        return ours[1:] if self._is_in_debt else ours
 
     def _grant(self) -> None:
+        if self._is_in_debt:
+            self._is_in_debt = False
+            return
         self._granted += 1
-        self._loop.call(self._look)
+        self._loop.call_next(self._look)
 
     def _look(self) -> None:
         self._bring_back()
@@ -123,6 +144,7 @@ class PreforkSlots(Slots):
         """Stands for the semaphore's ``clear``: all tickets are lost, and all units are back."""
         self._clear()
         self._granted = self._aside = 0
+        self._is_in_debt = False
         self._loop.call(self._ask_again)
 
     def _ask_again(self) -> None:

@@ -57,6 +57,12 @@ class Slots:
         """
         raise NotImplementedError
 
+    def borrow(self) -> bool:
+        """Reserve a slot that is about to be free, and take it as soon as it is; whether that can
+        be. One at a time.
+        """
+        return False
+
     def pass_through(self, request: Any) -> None:
         """A request that needs no lock: at once, or behind those who came before it."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -88,6 +89,43 @@ def test_a_call_wakes_an_idle_loop(running: Running) -> None:
     for _ in range(20):
         _done(running.loop)
     assert time.monotonic() - began < 5
+
+
+def test_what_the_loop_calls_for_itself_runs_before_it_polls_again(running: Running) -> None:
+    """Unwoken: a second of sleep would show."""
+    done = threading.Event()
+    ear, bell = socket.socketpair()
+
+    def heard() -> None:
+        ear.recv(1)
+        running.loop.call_next(done.set)
+
+    running.loop.call(lambda: running.hub.add_reader(ear, heard))
+    _done(running.loop)
+    began = time.monotonic()
+    for _ in range(10):
+        done.clear()
+        bell.send(b"!")
+        assert done.wait(WITHIN)
+    assert time.monotonic() - began < 5
+    running.loop.call(lambda: running.hub.remove_reader(ear))
+    _done(running.loop)
+    ear.close()
+    bell.close()
+
+
+def test_what_is_to_be_hurried_runs_at_once_and_not_within_another_call() -> None:
+    loop, came = HubLoop(), []  # type: ignore[var-annotated]
+
+    def outer() -> None:
+        loop.call(came.append, "inner")
+        loop.hurry()
+        came.append("outer")
+
+    loop.call(outer)
+    loop.hurry()
+    assert came == ["outer", "inner"]
+    loop.close()
 
 
 def test_what_a_call_calls_for_follows_in_its_turn_and_others_have_theirs() -> None:

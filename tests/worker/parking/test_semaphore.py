@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Dict, List
 
 import pytest
+from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, SCHED_STRATEGY_FCFS
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_redlock.integration.parking.loop import Loop
@@ -21,7 +22,10 @@ class Worker:
         self.jobs: Dict[str, None] = {}
         self.ran: List[str] = []
         self.loop = _TestLoop()
-        pool = SimpleNamespace(_pool=SimpleNamespace(_pool=self.processes, _cache=self.jobs))
+        self.pool = SimpleNamespace(
+            _pool=self.processes, _cache=self.jobs, sched_strategy=SCHED_STRATEGY_FAIR
+        )
+        pool = SimpleNamespace(_pool=self.pool)
         controller = SimpleNamespace(semaphore=self.semaphore)
         consumer = SimpleNamespace(pool=pool, controller=controller)
         self.slots = PreforkSlots(consumer, self.loop, self.submit)
@@ -184,3 +188,93 @@ def test_a_pool_that_grows_gives_no_more_slots_than_processes(worker: Worker) ->
     worker.end("a")
     worker.end("b")
     assert worker.ran == ["a", "b", "c", "d", "e"]
+
+
+def test_a_borrowed_slot_is_given_away_before_it_is_free_and_paid_for(worker: Worker) -> None:
+    worker.submit("1")
+    worker.submit("2")
+    worker.want("a")
+    worker.turn()
+    assert worker.slots.borrow()
+    worker.slots.run("ahead")
+    assert worker.ran == ["1", "2", "ahead"]
+    worker.end("1")
+    assert worker.ran == ["1", "2", "ahead"], "what 1 has left is that of the one ahead"
+    worker.end("2")
+    assert worker.ran == ["1", "2", "ahead", "a"]
+    worker.end("ahead")
+    worker.end("a")
+    for request in ("b", "c", "d"):
+        worker.want(request)
+    worker.turn()
+    assert worker.ran[4:] == ["b", "c"]
+
+
+def test_one_slot_is_borrowed_at_a_time(worker: Worker) -> None:
+    worker.submit("1")
+    worker.submit("2")
+    assert worker.slots.borrow()
+    assert not worker.slots.borrow()
+    worker.slots.run("ahead")
+    assert not worker.slots.borrow()
+    worker.end("1")
+    assert worker.slots.borrow()
+
+
+def test_no_slot_is_borrowed_where_one_is_free(worker: Worker) -> None:
+    worker.submit("1")
+    assert not worker.slots.borrow()
+
+
+def test_nor_where_a_job_might_wait_behind_a_long_body(worker: Worker) -> None:
+    worker.pool.sched_strategy = SCHED_STRATEGY_FCFS
+    worker.submit("1")
+    worker.submit("2")
+    assert not worker.slots.borrow()
+
+
+def test_a_borrowed_slot_that_is_not_used_costs_nobody_his_own(worker: Worker) -> None:
+    worker.submit("1")
+    worker.submit("2")
+    worker.want("a")
+    worker.turn()
+    assert worker.slots.borrow()
+    worker.slots.give_back()
+    worker.end("1")
+    assert worker.ran == ["1", "2", "a"]
+    worker.end("2")
+    for request in ("b", "c"):
+        worker.want(request)
+    worker.turn()
+    assert worker.ran == ["1", "2", "a", "b"]
+
+
+def test_who_leaves_the_line_leaves_the_debt_to_be_paid(worker: Worker) -> None:
+    worker.submit("1")
+    worker.submit("2")
+    a = worker.want("a")
+    worker.turn()
+    assert worker.slots.borrow()
+    worker.slots.run("ahead")
+    a.cancel()
+    worker.want("b")
+    worker.turn()
+    worker.end("1")
+    assert worker.ran == ["1", "2", "ahead"]
+    worker.end("ahead")
+    assert worker.ran == ["1", "2", "ahead", "b"]
+
+
+def test_a_lost_connection_forgets_the_debt(worker: Worker) -> None:
+    worker.submit("1")
+    worker.submit("2")
+    assert worker.slots.borrow()
+    worker.slots.run("ahead")
+    worker.semaphore.clear()
+    worker.turn()
+    for request in ("1", "2", "ahead"):
+        worker.end(request)
+    for request in ("a", "b", "c"):
+        worker.want(request)
+    worker.turn()
+    assert worker.ran[3:] == ["a", "b"]
