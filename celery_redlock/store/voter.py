@@ -203,7 +203,7 @@ class Voter:
             # The scripts as well: an answer that one is not known may be read too late.
             info, clock, appends, syncs, *_loaded = learn(connection, *_QUESTIONS, *_SCRIPTS)
             self.life = _life(asked_at, info, clock, appends, syncs)
-            return Wire(connection)
+            return Wire(connection, self.patience)
         except BaseException:
             connection.disconnect()
             raise

@@ -1,6 +1,7 @@
 """One connection to one of several servers, on which requests go out before answers are read.
 
-redis-py connects (address, TLS, authentication); from then on the socket is ours and never blocks.
+redis-py connects (address, TLS, authentication); from then on the socket is ours. It blocks only
+where there is less room left than a request needs, and no longer than the patience with its server.
 A server answers in the order that it was asked in, so a connection may go to its next user with
 answers still to come: whoever reads them tells those that they belong to. What runs on one
 connection runs in its order as well: a release sent after its ask, on the same one, never overtakes
@@ -11,6 +12,7 @@ Used by one caller at a time.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections import deque
@@ -23,6 +25,9 @@ from celery_redlock.store.replies import ErrorReply, Replies
 from celery_redlock.store.scripts import Script, command
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# By its own name: up to Python 3.9 it is no TimeoutError.
+_TIMED_OUT = (socket.timeout, *_WOULD_BLOCK)
 
 
 class TakesNoMore(ConnectionError):
@@ -49,15 +54,20 @@ class Call(NamedTuple):
 
 
 class Wire:
-    """One connected connection, and what it owes: requests whose answers are still to come."""
+    """One connected connection, and what it owes: requests whose answers are still to come.
 
-    __slots__ = ("_connection", "_replies", "_socket", "owed", "since", "used_at")
+    ``patience``: seconds for which room for a request is waited for.
+    """
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    __slots__ = ("_connection", "_patience", "_replies", "_socket", "owed", "since", "used_at")
+
+    def __init__(self, connection: AbstractConnection, patience: float) -> None:
         self._connection = connection
-        socket: Any = connection._sock
-        socket.settimeout(0)
-        self._socket = socket
+        self._patience = patience
+        connected: Any = connection._sock
+        # Not a timeout of 0: with eventlet's TLS each read would time out at once.
+        connected.setblocking(False)
+        self._socket = connected
         self._replies = Replies()
         self.owed: Deque[Call] = deque()
         self.since = self.used_at = time.monotonic()
@@ -116,10 +126,21 @@ class Wire:
     def _send(self, frame: bytes) -> None:
         try:
             sent = self._socket.send(frame)
-        except _WOULD_BLOCK as error:
-            raise TakesNoMore from error
+        except _WOULD_BLOCK:
+            sent = 0
         if sent < len(frame):
-            raise TakesNoMore
+            self._send_slowly(frame[sent:])
+
+    def _send_slowly(self, rest: bytes) -> None:
+        """A batch may be longer than the operating system takes at a time."""
+        self._socket.setblocking(True)
+        self._socket.settimeout(self._patience)
+        try:
+            self._socket.sendall(rest)
+        except _TIMED_OUT as error:
+            raise TakesNoMore from error
+        finally:
+            self._socket.setblocking(False)
 
 
 def _nobody(_answer: Any) -> None:

@@ -174,7 +174,7 @@ class LockServer:
             try:
                 probe.connect(self.socket or ("127.0.0.1", self.port))
                 probe.sendall(b"PING\r\n")
-                return probe.recv(7) == b"+PONG\r\n"
+                return probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH")
             except OSError:
                 return False
 
