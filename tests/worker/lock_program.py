@@ -57,14 +57,14 @@ def fork(app: Celery, name: str) -> None:
     child = os.fork()
     if child == 0:
         try:
-            released = _error(lock.release)
+            released = error_of(lock.release)
             tell(child=True, owned=lock.owned(), is_held=lock.is_held, released=released)
             tell(acquired=lock.acquire(blocking=False), locked=lock.locked())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     lock.check()
-    tell(child=False, owned=lock.owned(), is_held=lock.is_held, released=_error(lock.release))
+    tell(child=False, owned=lock.owned(), is_held=lock.is_held, released=error_of(lock.release))
     tell(locked=lock.locked())
 
 
@@ -110,7 +110,7 @@ def _join(greenlets: List[Any]) -> None:
         (greenlet.get if hasattr(greenlet, "get") else greenlet.wait)()
 
 
-def _error(call: Callable[[], Any]) -> str:
+def error_of(call: Callable[[], Any]) -> str:
     try:
         call()
     except LockError as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -10,6 +14,9 @@ from celery_redlock import ConfigurationError, Lock, LockedTask, LockUnavailable
 from celery_redlock.integration.runtime import runtime_of
 from tests.harness.independent import Independent
 from tests.harness.shop import MakeShop
+from tests.harness.ways import WAYS
+from tests.harness.worker import ROOT
+from tests.worker.forked_locks import Settings
 from tests.worker.local import apps_apart, local_app
 
 SOON = 40.0
@@ -36,6 +43,31 @@ def test_tasks_of_a_worker_exclude_each_other_while_two_servers_die(make_shop: M
         assert len(set(fences)) == len(fences)
         shop.bodies.assert_exclusive()
         shop.bodies.assert_fences_grow()
+
+
+@pytest.mark.parametrize("way", ["tls", "unix"])
+def test_a_forked_child_begins_clean_and_both_sides_go_on(way: str, tmp_path: Path) -> None:
+    """Neither uses the other's connections, and the hold stays the parent's."""
+    with Independent.durable(3, WAYS[way](tmp_path)) as independent:
+        settings = Settings(independent.urls, independent.options)
+        command = [sys.executable, "-m", "tests.worker.forked_locks"]
+        done = subprocess.run(
+            [*command, json.dumps(settings._asdict())],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=str(ROOT),
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    facts = [json.loads(line) for line in done.stdout.splitlines()]
+    clean = {"owned": False, "is_held": False, "released": "LockError", "acquired": False}
+    assert facts == [
+        {"child": True, **clean},
+        {"child": True, "is_held": True, "shared": 0},
+        {"child": False, "is_held": True, "went_on": True, "same_fence": True, "holders": 1},
+        {"child": False, "left": 0},
+    ]
 
 
 def declare(**options: Any) -> Any:
