@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 from tests.harness.servers import require
 
@@ -50,6 +50,11 @@ def tls_options(authority: Authority, own: Certificate, port: int, clients: str)
         *("--tls-ca-cert-file", authority.certificate),
         *("--tls-cert-file", own.certificate, "--tls-key-file", own.key),
     ]
+
+
+def of_clients(authority: Authority) -> Dict[str, Any]:
+    """What redis-py's client is given for TLS."""
+    return {"ssl": True, "ssl_ca_certs": authority.certificate}
 
 
 def _openssl(arguments: List[str]) -> None:

@@ -6,13 +6,15 @@ import contextlib
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
 import redis
 from redis.crc import key_slot
 
+from tests.harness.certificates import Authority
 from tests.harness.process import free_port
 from tests.harness.servers import LockServer
+from tests.harness.ways import OverTls
 
 SLOTS = 16384
 
@@ -22,7 +24,8 @@ _AGREES_WITHIN = 30.0
 class ClusterServers:
     """Masters that share the slots evenly, and as many replicas if asked for.
 
-    ``client`` is of the first one; ``flush`` and ``restart`` concern them all.
+    With an ``authority`` they speak TLS, among themselves as well. ``client`` is of the first one;
+    ``flush`` and ``restart`` concern them all.
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class ClusterServers:
         replicas: bool = False,
         node_timeout: float = 60.0,
         extra: Sequence[str] = (),
+        authority: Optional[Authority] = None,
     ) -> None:
         self.options: Dict[str, Any] = {}
+        self._scheme = "rediss+cluster" if authority else "redis+cluster"
         self.nodes: List[LockServer] = []
         for number in range(masters * (2 if replicas else 1)):
             home = directory / f"node-{number}"
@@ -44,7 +49,12 @@ class ClusterServers:
             settings += ["--repl-diskless-sync-delay", "0", *extra]
             # By default 10000 above the other one, where there may be none.
             settings += ["--cluster-port", str(free_port())]
-            self.nodes.append(LockServer.start("redis", directory=home, extra=settings))
+            if authority is None:
+                self.nodes.append(LockServer.start("redis", directory=home, extra=settings))
+            else:
+                settings += ["--tls-cluster", "yes", "--tls-replication", "yes"]
+                self.nodes.append(OverTls.of(authority, settings, home))
+                self.options = {"ssl_ca_certs": authority.certificate}
         self.masters = self.nodes[:masters]
         try:
             self._share_out()
@@ -57,8 +67,8 @@ class ClusterServers:
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.masters)
-        return f"redis+cluster://{hosts}"
+        hosts = ",".join(f"127.0.0.1:{node.public_port}" for node in self.masters)
+        return f"{self._scheme}://{hosts}"
 
     def client(self) -> redis.Redis:
         return self.masters[0].client()
@@ -70,7 +80,9 @@ class ClusterServers:
             with contextlib.suppress(redis.exceptions.ConnectionError):
                 for first, last, (_host, port, *_), *_replicas in _slots(node):
                     if first <= slot <= last:
-                        return next(each for each in self.nodes if each.port == port)
+                        return next(
+                            each for each in self.nodes if port in (each.port, each.public_port)
+                        )
         raise AssertionError(f"nobody serves {slot}")
 
     def flush(self) -> None:
@@ -93,6 +105,16 @@ class ClusterServers:
                 lambda: all("cluster_state:ok" in _told(client, "info") for client in clients),
                 "the cluster is well",
             )
+
+    def wait_until_agreed(self) -> None:
+        """Until all know of the latest move: two at once may be given one number, and be undone."""
+
+        def epochs() -> Set[str]:
+            lines = (line for client in clients for line in _told(client, "info").splitlines())
+            return {line for line in lines if line.startswith("cluster_current_epoch:")}
+
+        with self._clients() as clients:
+            _wait(lambda: len(epochs()) == 1, "all know of the latest move")
 
     @contextlib.contextmanager
     def moving(self, key: str) -> Iterator[Mover]:
@@ -120,7 +142,7 @@ class ClusterServers:
                 if number:
                     first = self.nodes[0]
                     bus = first.extra[first.extra.index("--cluster-port") + 1]
-                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, bus)
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.public_port, bus)
         with self._clients() as clients:
             count = f"cluster_known_nodes:{len(self.nodes)}"
             _wait(lambda: all(count in _told(c, "info") for c in clients), "all know one another")
@@ -160,7 +182,7 @@ class Mover:
     def move_keys(self, keys: Sequence[str]) -> None:
         with self.source.client() as client:
             for key in keys:
-                client.migrate("127.0.0.1", self.target.port, key, 0, 5000)
+                client.migrate("127.0.0.1", self.target.public_port, key, 0, 5000)
 
     def finish(self) -> None:
         self.move_keys(self.keys())
@@ -170,6 +192,7 @@ class Mover:
         for node in (self.target, *self._cluster.masters):
             with node.client() as client:
                 client.execute_command("CLUSTER", "SETSLOT", self._slot, "NODE", ours)
+        self._cluster.wait_until_agreed()
 
 
 def _slots(node: LockServer) -> Any:

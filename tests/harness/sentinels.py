@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional
 
 import redis
 
+from tests.harness.certificates import Authority, of_clients, tls_options
 from tests.harness.process import Program, free_port
 from tests.harness.servers import PROGRAMS, LockServer, require
 
@@ -18,21 +19,32 @@ _FAILS_OVER_WITHIN = 30.0
 
 
 class Sentinels:
-    """So many of them, watching one master; ``down_after`` seconds of silence end its office."""
+    """So many of them, watching one master; ``down_after`` seconds of silence end its office.
+
+    ``password`` is that of the servers. With an ``authority`` they speak nothing but TLS, with the
+    servers as well.
+    """
 
     def __init__(
-        self, directory: Path, master: LockServer, count: int, down_after: float, password: str = ""
+        self,
+        directory: Path,
+        master: LockServer,
+        count: int,
+        down_after: float,
+        password: str = "",
+        authority: Optional[Authority] = None,
     ) -> None:
+        self._tls = of_clients(authority) if authority else {}
         self.ports = [free_port() for _ in range(count)]
         self._programs: List[Program] = []
         for port in self.ports:
             home = directory / f"sentinel-{port}"
             home.mkdir()
             settings = [
-                f"port {port}",
+                *(_tls_settings(authority, port) if authority else [f"port {port}"]),
                 "bind 127.0.0.1",
                 f"dir {home}",
-                f"sentinel monitor {MASTER_NAME} 127.0.0.1 {master.port} {count // 2 + 1}",
+                f"sentinel monitor {MASTER_NAME} 127.0.0.1 {master.public_port} {count // 2 + 1}",
                 f"sentinel down-after-milliseconds {MASTER_NAME} {int(down_after * 1000)}",
                 f"sentinel failover-timeout {MASTER_NAME} 3000",
                 f"requirepass {PASSWORD}",
@@ -55,7 +67,11 @@ class Sentinels:
 
     @property
     def options(self) -> Dict[str, object]:
-        return {"master_name": MASTER_NAME, "sentinel_kwargs": {"password": PASSWORD}}
+        return {
+            "master_name": MASTER_NAME,
+            "sentinel_kwargs": {"password": PASSWORD, **self._tls},
+            **self._tls,
+        }
 
     def master_port(self, of: int = 0) -> int:
         """The port of the master as one of the Sentinels knows it."""
@@ -105,12 +121,20 @@ class Sentinels:
             client.execute_command("SENTINEL", "DEBUG", *periods)
 
     def _client(self, of: int) -> redis.Redis:
-        return redis.Redis(port=self.ports[of], password=PASSWORD, decode_responses=True)
+        port = self.ports[of]
+        return redis.Redis(port=port, password=PASSWORD, decode_responses=True, **self._tls)
 
     def _tell(self, of: int) -> Dict[str, str]:
         with self._client(of) as client:
             flat = client.execute_command("SENTINEL", "MASTER", MASTER_NAME)
         return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2]))
+
+
+def _tls_settings(authority: Authority, port: int) -> List[str]:
+    own = authority.sign(f"sentinel-{port}", ["localhost", "127.0.0.1"])
+    words = tls_options(authority, own, port, clients="no")
+    lines = [f"{name[2:]} {value}" for name, value in zip(words[::2], words[1::2])]
+    return ["port 0", "tls-replication yes", *lines]
 
 
 def _wait(is_so: Callable[[], bool]) -> None:

@@ -76,6 +76,11 @@ class LockServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
+    def public_port(self) -> int:
+        """Where its clients find it; ``port`` is where the tests do."""
+        return self.port
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, "the server is not running"
         return self._process.pid

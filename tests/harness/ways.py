@@ -7,7 +7,7 @@ socket, in a database other than the first.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, Sequence
+from typing import Callable, Dict, Optional, Sequence, Type, TypeVar
 from urllib.parse import quote
 
 import redis
@@ -18,8 +18,10 @@ from tests.harness.independent import Start
 from tests.harness.process import free_port
 from tests.harness.servers import LockServer
 
-#: As many as are needed: a server that keeps its writes shows that to a user who may ask.
+#: A server that keeps every write shows that to a user who may ask.
 MAY_ASK = "+config|get"
+
+Self = TypeVar("Self", bound="OverTls")
 
 
 class OverTls(LockServer):
@@ -32,6 +34,24 @@ class OverTls(LockServer):
     @property
     def url(self) -> str:
         return f"rediss://{self.user}127.0.0.1:{self.tls_port}/{self.database}"
+
+    @property
+    def public_port(self) -> int:
+        return self.tls_port
+
+    @classmethod
+    def of(
+        cls: Type[Self], authority: Authority, extra: Sequence[str], home: Optional[Path] = None
+    ) -> Self:
+        """One that shows a certificate of its own."""
+        port = free_port()
+        own = authority.sign(f"server-{port}", ["localhost", "127.0.0.1"])
+        # At a second address as well, for which the certificate is not.
+        options = [*tls_options(authority, own, port, "no"), "--bind", "127.0.0.1", "127.0.0.2"]
+        server = cls.start("redis", extra=[*options, *extra], directory=home)
+        server.tls_port = port
+        server.options = {"ssl_ca_certs": authority.certificate}
+        return server
 
 
 class WithPassword(LockServer):
@@ -68,8 +88,8 @@ def tls(directory: Path) -> Start:
     """Each shows a certificate of its own, all of one authority."""
     authority = Authority(directory)
 
-    def start(number: int, extra: Sequence[str], home: Path) -> LockServer:
-        return _over_tls(authority, number, extra, home)
+    def start(_number: int, extra: Sequence[str], home: Path) -> LockServer:
+        return OverTls.of(authority, extra, home)
 
     return start
 
@@ -78,8 +98,8 @@ def tls_with_user(directory: Path) -> Start:
     """With the documented user, whose login stands in the URL, and a database."""
     authority = Authority(directory)
 
-    def start(number: int, extra: Sequence[str], home: Path) -> LockServer:
-        server = _over_tls(authority, number, [*extra, *acl.user_option(MAY_ASK)], home)
+    def start(_number: int, extra: Sequence[str], home: Path) -> LockServer:
+        server = OverTls.of(authority, [*extra, *acl.user_option(MAY_ASK)], home)
         server.user, server.database = f"{acl.NAME}:{quote(acl.PASSWORD, safe='')}@", 3
         return server
 
@@ -118,15 +138,6 @@ def database(_directory: Path) -> Start:
         return InDatabase.start(unix=number == 0, extra=extra, directory=home)
 
     return start
-
-
-def _over_tls(authority: Authority, number: int, extra: Sequence[str], home: Path) -> OverTls:
-    own, port = authority.sign(f"server-{number}", ["localhost", "127.0.0.1"]), free_port()
-    options = [*tls_options(authority, own, port, clients="no"), "--bind", "127.0.0.1", "127.0.0.2"]
-    server = OverTls.start("redis", extra=[*extra, *options], directory=home)
-    server.tls_port = port
-    server.options = {"ssl_ca_certs": authority.certificate}
-    return server
 
 
 WAYS: Dict[str, Callable[[Path], Start]] = {
