@@ -39,8 +39,14 @@ class _Command(click.Command):
 
 
 @click.group()
-def redlock() -> None:
-    """Look at the locks of this app's tasks, and free them."""
+@flags.takes_url
+@click.pass_context
+def redlock(context: click.Context, redlock_url: Optional[str]) -> None:
+    """Look at the locks of this app's tasks, and free them.
+
+    Of workers that were started with --redlock-url give the same URL here, before the command.
+    """
+    context.with_resource(flags.on_server(context.obj.app, redlock_url))
 
 
 @redlock.command(cls=_Command)

@@ -5,12 +5,15 @@ which adds them to the worker's. What they say goes into the environment before 
 and so reaches the children of a pool whether they are forked or spawned, and the programs that
 bodies start. A worker goes by its own flags only, whatever it was started from; another app in its
 processes goes by its settings alone.
+
+``celery redlock --redlock-url …`` looks at what such workers lock.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import click
 from celery.bin.base import CeleryOption
@@ -46,6 +49,27 @@ def add_to_worker() -> None:
         option = CeleryOption((flag,), callback=_checked, help_group=_GROUP, **details)
         worker.params.append(option)
     worker.callback = _with_flags(worker.callback)
+
+
+def takes_url(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command of our own the worker's flag for the lock server, as ``redlock_url``."""
+    flag = "--redlock-url"
+    option = click.option(flag, callback=_checked, **_FLAGS[flag])
+    return option(command)
+
+
+@contextmanager
+def on_server(app: Any, redlock_url: Optional[str]) -> Iterator[None]:
+    """Go by the lock server that a flag names, for a while; by the settings where none is named."""
+    if redlock_url is None:
+        yield
+        return
+    try:
+        with conf.with_flags(app, {"redlock_url": redlock_url}):
+            runtime_of(app).refresh()
+            yield
+    finally:
+        runtime_of(app).refresh()
 
 
 def _checked(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import celery.app.utils
 
@@ -172,6 +173,19 @@ def tell_flags(app: Any, flags: Mapping[str, Any]) -> None:
     os.environ.pop(FLAGS_VARIABLE, None)
     if flags:
         os.environ[FLAGS_VARIABLE] = json.dumps({"app": app.main, "flags": flags})
+
+
+@contextmanager
+def with_flags(app: Any, flags: Mapping[str, Any]) -> Iterator[None]:
+    """Go by these flags as well, for a while and in this process."""
+    before = os.environ.get(FLAGS_VARIABLE)
+    tell_flags(app, {**worker_flags(app), **flags})
+    try:
+        yield
+    finally:
+        os.environ.pop(FLAGS_VARIABLE, None)
+        if before is not None:
+            os.environ[FLAGS_VARIABLE] = before
 
 
 def worker_flags(app: Any) -> Mapping[str, Any]:

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List, Optional
 
+import click
 import pytest
 from celery import Celery
+from celery.bin.worker import worker
 from click.testing import CliRunner, Result
 
 from celery_redlock.core.ports import Acquire, Granted, Leave, Line, Queued, Store, Terms
@@ -317,6 +319,48 @@ def test_one_answer_has_a_bounded_number_of_locks(office: Office) -> None:
     told = control.redlock_held(node(office, "w1@elsewhere"))
     assert len(told["held"]) == control._MOST
     assert told["complete"] is False
+
+
+# --- the server of workers with a flag
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[LockServer]:
+    """Where the workers' flag is, and the app's settings are not."""
+    with LockServer.start() as server:
+        yield server
+
+
+def test_every_command_goes_by_the_lock_server_that_a_flag_names(
+    office: Office, elsewhere: LockServer
+) -> None:
+    flag = f"--redlock-url={elsewhere.url}"
+    with opened(elsewhere) as theirs:
+        theirs.hold("account:1", "theirs")
+        office.hold("account:2", "ours")
+        assert [each["resource"] for each in office.json(flag, "ls")["resources"]] == ["account:1"]
+        assert "shop.work[theirs]" in office.said(flag, "show", "account:1")
+        assert "free" in office.said(flag, "show", "account:2").split()
+        assert "shop.work[theirs] holds account:1" in office.said(flag, "explain", "theirs")
+        assert "released from" in office.said(flag, "release", "account:1", "--yes")
+        assert theirs.holders("account:1") == []
+        where = {each["where"] for each in office.json(flag, "doctor")["findings"]}
+        assert where == {elsewhere.url, ""}
+    assert [each["resource"] for each in office.json("ls")["resources"]] == ["account:2"]
+    assert office.holders("account:2") == ["ours"]
+
+
+def test_it_says_what_the_workers_flag_says_and_refuses_what_that_refuses(office: Office) -> None:
+    (theirs,) = [each for each in worker.params if "--redlock-url" in each.opts]
+    (ours,) = [each for each in redlock.params if "--redlock-url" in each.opts]
+    assert isinstance(theirs, click.Option)
+    assert isinstance(ours, click.Option)
+    assert ours.help == theirs.help
+    for url in ("http://:S3CRET@host", "redis://a;redis://:S3CRET@b"):
+        result = office.run("--redlock-url", url, "ls")
+        assert result.exit_code == 2
+        assert "expected" in result.output
+        assert "S3CRET" not in result.output
 
 
 # --- a server that is away
