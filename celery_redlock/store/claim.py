@@ -15,6 +15,7 @@ class Claim:
     connection: a release behind one, on the same, cannot be overtaken by it. ``tainted``: of an ask
     here the answer is missing for good: it may run at any time. ``returning``: fences that are
     being given back; being granted the same once more is no vote, for it is about to be dropped.
+    ``without``: those that a renewal found to have nothing of it.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Claim:
         "returning",
         "tainted",
         "votes",
+        "without",
     )
 
     def __init__(self, request: Acquire) -> None:
@@ -35,6 +37,7 @@ class Claim:
         self.asked: Dict[int, Wire] = {}
         self.tainted: Set[int] = set()
         self.returning: Dict[int, int] = {}
+        self.without: Set[int] = set()
         #: That of the majority; 0 while there is none.
         self.fence = 0
         self.expires = 0.0
@@ -53,6 +56,7 @@ class Claim:
         if self.asked.get(server, wire) is not wire:
             self.tainted.add(server)
         self.asked[server] = wire
+        self.without.discard(server)
 
     def may_be_at(self, server: int) -> bool:
         return (

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence
 
 from celery_redlock.core.ports import Closed, Extended, NoAnswer, Renew, RenewAnswer
 from celery_redlock.core.quorum import Tally
 from celery_redlock.store.ballots import RAISE
+from celery_redlock.store.claim import Claim
 from celery_redlock.store.electorate import Electorate
 from celery_redlock.store.round import Round
 from celery_redlock.store.single import BATCH
@@ -61,19 +62,15 @@ class Keeping:
     ) -> None:
         if wire.owed:
             voter.read(wire)  # what it gave may have come, and must be said to it
-        given = [self._given(request, voter) for request in requests]
-        under_way = [self._is_under_way(request, voter) for request in requests]
+        claims = [self._voting.claims.get(request.token) for request in requests]
+        given = [
+            claim.given(voter.number, request.fence) if claim else ""
+            for claim, request in zip(claims, requests)
+        ]
+        under_way = [claim is not None and voter.number in claim.asked for claim in claims]
         frame = self._servers.frames.write_back(requests, given)
-        tell = partial(_answered, tallies, voter.number, under_way)
+        tell = partial(_answered, tallies, voter.number, claims, under_way)
         round_.ask(voter, Call(frame, tell, RAISE))
-
-    def _given(self, request: Renew, voter: Voter) -> str:
-        claim = self._voting.claims.get(request.token)
-        return claim.given(voter.number, request.fence) if claim else ""
-
-    def _is_under_way(self, request: Renew, voter: Voter) -> bool:
-        claim = self._voting.claims.get(request.token)
-        return claim is not None and voter.number in claim.asked
 
     def _renewed(self, round_: Round, request: Renew, tally: Tally[str], asked_at: float) -> None:
         claim = self._voting.claims.get(request.token)
@@ -85,7 +82,8 @@ class Keeping:
         claim.expires = max(claim.expires, asked_at + request.lease_ms / 1000)
         if request.record:
             claim.request = claim.request._replace(record=request.record)
-        for number in tally.no:
+        # Also those whose answer to an earlier renewal came after that of the majority.
+        for number in {*tally.no, *claim.without}:
             voter = self._servers.voters[number]
             wire = round_.take(voter)
             if wire is not None and number not in claim.asked:
@@ -103,7 +101,11 @@ class Keeping:
 
 
 def _answered(
-    tallies: Sequence[Tally[str]], number: int, under_way: Sequence[bool], answer: Any
+    tallies: Sequence[Tally[str]],
+    number: int,
+    claims: Sequence[Optional[Claim]],
+    under_way: Sequence[bool],
+    answer: Any,
 ) -> None:
     """``under_way``: of which holds the server has been asked for its vote, and has not answered.
 
@@ -114,10 +116,12 @@ def _answered(
         for tally in tallies:
             tally.missing[number] = answer.why
         return
-    for tally, each, is_under_way in zip(tallies, answer, under_way):
+    for tally, each, claim, is_under_way in zip(tallies, answer, claims, under_way):
         if each == 1:
             tally.yes[number] = 1
         elif each == 0 and is_under_way:
             tally.missing[number] = "its vote is under way"
         else:
             tally.no[number] = "" if each == 0 else each.decode()
+            if claim is not None:
+                claim.without.add(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import permutations
 from typing import Callable, Iterator, Tuple
 
@@ -235,6 +235,29 @@ def test_a_renewal_finds_new_votes_for_those_that_were_lost(
     for server in independent.servers[:2]:
         server.flush()
     until_everywhere(room, independent, Renew("room", "a", fence, LEASE_MS))
+
+
+def test_a_server_that_always_answers_last_is_asked_for_its_vote_again_too() -> None:
+    with Independent.durable(3) as three, closing(open_three(three)) as store:
+        room = Room(store)
+        fence = room.granted("a")
+        assert room.settle("a", fence) == Extended()
+        last = three.servers[2]
+        last.flush()
+
+        def is_everywhere() -> bool:
+            last.pause()
+            try:
+                assert list(store.renew([Renew("room", "a", fence, LEASE_MS)])) == [Extended()]
+            finally:
+                last.resume()
+            return entries(three) == 3
+
+        until(is_everywhere, "every server has it")
+
+
+def open_three(three: Independent) -> Store:
+    return open_several(three.urls, prefix=PREFIX, options=PATIENT)
 
 
 def test_a_vote_that_is_still_under_way_is_not_taken_for_a_lost_one(
