@@ -2,14 +2,15 @@
 
 A release reaches the servers one after the other, and each hints to whoever has waited longest
 there. A hint is passed on when a majority gave it, or a moment later: asking at once would find the
-rest of the servers not yet released. One that is lost costs time: every waiter also asks by itself.
+rest of the servers not yet released. What the others say of it then is the same hint, and no reason
+to ask once more. One that is lost costs time: every waiter also asks by itself.
 """
 
 from __future__ import annotations
 
 import select
 import time
-from typing import Dict, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence, Set
 
 from celery_redlock.core.ports import NoAnswer
 from celery_redlock.core.quorum import majority_of
@@ -20,8 +21,18 @@ from celery_redlock.store.voter import Voter
 #: Seconds for which a hint is kept back for those of the other servers.
 _GATHER = 0.02
 
+#: Seconds in which the other servers' hints come, after those of a majority.
+_LATE = 1.0
+
 #: Seconds between two tries to hear a server again.
 _RETRY = 1.0
+
+
+class Hint(NamedTuple):
+    """``since`` when, and which servers gave it."""
+
+    since: float
+    given_by: Set[Voter]
 
 
 class Hints:
@@ -33,8 +44,9 @@ class Hints:
         self._is_native = is_native
         self._inboxes: Dict[Voter, Inbox] = {}
         self._retry_at = 0.0
-        self._first: Dict[str, float] = {}
-        self._times: Dict[str, int] = {}
+        self._hints: Dict[str, Hint] = {}
+        #: Those that were passed on because a majority gave them.
+        self._passed_on: Dict[str, Hint] = {}
         self._open()
         self._check()
 
@@ -48,7 +60,7 @@ class Hints:
             left = until - time.monotonic()
             if message is not None or left <= 0:
                 return message
-            self._await(min(left, _GATHER if self._first else _RETRY))
+            self._await(min(left, _GATHER if self._hints else _RETRY))
 
     def close(self) -> None:
         for inbox in self._inboxes.values():
@@ -75,20 +87,37 @@ class Hints:
             try:
                 message = inbox.get(0)
                 while message is not None:
-                    self._first.setdefault(message, time.monotonic())
-                    self._times[message] = self._times.get(message, 0) + 1
+                    self._note(message, voter)
                     message = inbox.get(0)
             except NoAnswer:
                 del self._inboxes[voter]
                 inbox.close()
 
+    def _note(self, message: str, voter: Voter) -> None:
+        now = time.monotonic()
+        known = self._passed_on.get(message)
+        if known and voter not in known.given_by and now - known.since < _LATE:
+            known.given_by.add(voter)
+            return
+        self._passed_on.pop(message, None)  # it is its turn once more
+        self._hints.setdefault(message, Hint(now, set())).given_by.add(voter)
+
     def _gathered(self) -> Optional[str]:
         now, needed = time.monotonic(), majority_of(len(self._voters))
-        for message, first in self._first.items():
-            if self._times[message] >= needed or now - first >= _GATHER:
-                del self._first[message], self._times[message]
+        for message, hint in self._hints.items():
+            has_majority = len(hint.given_by) >= needed
+            if has_majority or now - hint.since >= _GATHER:
+                del self._hints[message]
+                self._forget_late(now)
+                if has_majority:
+                    self._passed_on[message] = hint
                 return message
         return None
+
+    def _forget_late(self, now: float) -> None:
+        late = [message for message, hint in self._passed_on.items() if now - hint.since > _LATE]
+        for message in late:
+            del self._passed_on[message]
 
     def _await(self, timeout: float) -> None:
         poll = poller(self._is_native)
