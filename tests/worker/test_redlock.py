@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -13,11 +15,13 @@ import pytest
 from celery_redlock import ConfigurationError, Lock, LockedTask, LockUnavailable
 from celery_redlock.integration.runtime import runtime_of
 from tests.harness.independent import Independent
+from tests.harness.locked_shop import eventually
+from tests.harness.servers import LockServer
 from tests.harness.shop import MakeShop
 from tests.harness.ways import WAYS
 from tests.harness.worker import ROOT
 from tests.worker.forked_locks import Settings
-from tests.worker.local import apps_apart, local_app
+from tests.worker.local import apps_apart, local_app, local_worker
 
 SOON = 40.0
 NOBODY = [f"redis://:secret@127.0.0.1:{port}" for port in (1, 2, 3)]
@@ -43,6 +47,42 @@ def test_tasks_of_a_worker_exclude_each_other_while_two_servers_die(make_shop: M
         assert len(set(fences)) == len(fences)
         shop.bodies.assert_exclusive()
         shop.bodies.assert_fences_grow()
+
+
+def test_without_a_majority_no_body_runs_and_the_result_says_who_is_missing_and_how(
+    make_shop: MakeShop,
+) -> None:
+    with Independent.durable() as independent:
+        shop = make_shop(redlock_url=independent.urls, redlock_on_outage="fail")
+        shop.worker(app="tests.worker.redlock_app", concurrency=2)
+        assert shop.app.send_task("shop.count").get(timeout=SOON) > 0
+        *dead, hung = independent.servers[:3]
+        for server in dead:
+            server.kill()
+        hung.pause()
+        try:
+            results = [shop.app.send_task("shop.count") for _ in range(3)]
+            for result in results:
+                with pytest.raises(LockUnavailable) as away:
+                    result.get(timeout=SOON)
+                told = away.value.servers
+                for server in dead:
+                    assert re.search(rf"{server.url} \((refused|connection lost)\)", told), told
+                assert f"{hung.url} (no answer in 0.5 s)" in told
+                assert told.endswith("; 3 of 5 must answer")
+                assert not any(server.url in told for server in independent.servers[3:]), told
+            assert len(shop.bodies.bodies()) == 1
+        finally:
+            hung.resume()
+        dead[0].restart()
+
+        def runs_again() -> bool:
+            with suppress(LockUnavailable):
+                return bool(shop.app.send_task("shop.count").get(timeout=SOON))
+            return False
+
+        assert eventually(runs_again, SOON)
+        shop.bodies.assert_exclusive()
 
 
 @pytest.mark.parametrize("way", ["tls", "unix"])
@@ -79,7 +119,7 @@ def declare(**options: Any) -> Any:
     return app.tasks[work.name]
 
 
-@pytest.mark.parametrize(
+REFUSED = pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"lock_limit": 2}, "expected a limit of 1 over several lock servers"),
@@ -88,9 +128,27 @@ def declare(**options: Any) -> Any:
         ({"lock_key": ["a:{number}", "b:{number}"]}, "expected one resource at a time"),
     ],
 )
+
+
+@REFUSED
 def test_what_a_majority_cannot_give_is_refused(options: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         declare(**options).redlock_options()
+
+
+@REFUSED
+def test_no_worker_starts_with_what_a_majority_cannot_give(
+    options: Any, said: str, lock_server: LockServer
+) -> None:
+    """It says so before it asks any of the servers, which are not there."""
+    app = local_app(server=lock_server.url, redlock_url=NOBODY)
+
+    @app.task(name="shop.work", base=LockedTask, **options)
+    def work(number: int = 1) -> None: ...
+
+    told = f"task shop.work: {said}"
+    with pytest.raises(ConfigurationError, match=told), local_worker(app):
+        raise AssertionError("it started")
 
 
 def test_so_is_a_lock_with_a_limit() -> None:
