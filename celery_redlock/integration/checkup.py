@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Iterator, List, Optional, Sequence
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from celery.backends.base import DisabledBackend
 
@@ -15,6 +16,7 @@ from celery_redlock.core.checkup.tasks import check_app
 from celery_redlock.core.kinds import seconds
 from celery_redlock.exceptions import ConfigurationError
 from celery_redlock.integration import settings as conf
+from celery_redlock.integration.inquiring import SILENT, Beside, ask_workers
 from celery_redlock.integration.runtime import runtime_of
 from celery_redlock.integration.task import LockedTask
 from celery_redlock.store.examining import examine
@@ -29,9 +31,16 @@ _NO_NAMES = (None, "", "__main__", "default", "celery")
 
 
 def visit(app: Any) -> List[Finding]:
-    """Everything that there is to say; asks the lock servers, and tries a lock on each."""
+    """Everything that there is to say; asks the lock servers, and tries a lock on each.
+
+    The workers are asked meanwhile; there may be none, and no broker either.
+    """
     facts = app_facts(app)
-    servers = server_facts(app) if not facts.errors else []
+    servers: Sequence[ServerFacts] = []
+    if not facts.errors:
+        workers = Beside(lambda: _servers_of_workers(app))
+        servers = server_facts(app)
+        facts = replace(facts, workers=workers.answer(SILENT) or {})
     return [
         *(finding for server in servers for finding in check_server(server, facts)),
         *check_servers(servers),
@@ -44,6 +53,15 @@ def server_facts(app: Any) -> Sequence[ServerFacts]:
     servers = _servers(app)
     with ThreadPoolExecutor(len(servers)) as threads:
         return list(threads.map(examine, servers))
+
+
+def _servers_of_workers(app: Any) -> Dict[str, Tuple[str, ...]]:
+    answers = ask_workers(app, "redlock_server")
+    return {
+        worker: tuple(str(server) for server in answer["servers"])
+        for worker, answer in answers
+        if isinstance(answer, dict) and isinstance(answer.get("servers"), list)
+    }
 
 
 def _servers(app: Any) -> List[Server]:
@@ -74,6 +92,7 @@ def app_facts(app: Any) -> AppFacts:
         visibility_timeout=_visibility_timeout(app),
         max_park=_duration(settings.given.get("redlock_max_park")),
         tasks=tuple(_task_facts(app, task) for task in _locked_tasks(app)),
+        servers=tuple(runtime_of(app).servers),
     )
 
 

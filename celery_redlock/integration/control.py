@@ -1,4 +1,5 @@
-"""Remote control: ``celery inspect redlock_held``, ``celery control redlock_release RESOURCE``.
+"""Remote control: ``celery inspect redlock_held`` and ``redlock_server``, and
+``celery control redlock_release RESOURCE``.
 
 The commands run in the worker's parent process, in its event loop: what they do is bounded by the
 connection's timeouts and a look of less than a second.
@@ -56,6 +57,15 @@ def redlock_held(state: Any, **_more: Any) -> Answer:
     ]
     held.sort(key=lambda entry: -(entry["age"] or 0.0))
     return {"held": held[:_MOST], "complete": found.is_complete and len(held) <= _MOST}
+
+
+@inspect_command()  # type: ignore[untyped-decorator, unused-ignore]
+def redlock_server(state: Any, **_more: Any) -> Answer:
+    """Name the lock servers that this worker goes by; none if it locks nothing."""
+    try:
+        return {"servers": runtime_of(state.app).servers}
+    except RedlockError as error:
+        return {"error": plain(error)}
 
 
 @control_command(  # type: ignore[untyped-decorator, unused-ignore]

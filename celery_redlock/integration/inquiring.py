@@ -22,16 +22,16 @@ from celery_redlock.locking.manager import Manager
 _REPLIES = 1.0
 
 #: Seconds after which a broker or a result backend is taken for silent.
-_SILENT = 4.0
+SILENT = 4.0
 
 Answer = TypeVar("Answer")
 
 
 def explain(app: Any, asked: str) -> Dict[str, Any]:
     """What is known of a resource or a task, by its name or id; see ``explaining``."""
-    workers = Beside(lambda: _ask_workers(app))
+    workers = Beside(lambda: _ask_parked(app))
     own, states, unanswered = _ask_lock_server(runtime_of(app).manager, asked)
-    parked = workers.answer(_SILENT)
+    parked = workers.answer(SILENT)
     if parked is None:
         unanswered.append("the broker: it is not known what the workers keep")
     found = explaining.Found(asked, states, parked or (), unanswered)
@@ -58,14 +58,19 @@ def _ask_lock_server(
     return None, states, []
 
 
-def _ask_workers(app: Any) -> List[explaining.Parked]:
-    with app.connection_for_write(connect_timeout=_SILENT) as connection:
+def ask_workers(app: Any, command: str) -> List[Tuple[str, Any]]:
+    """What each worker answers that does so in time; raises whatever its broker does."""
+    with app.connection_for_write(connect_timeout=SILENT) as connection:
         # Celery's own broadcast would try for ever.
         connection.ensure_connection(max_retries=1, interval_start=0.1)
         replies = app.control.broadcast(
-            "redlock_parked", reply=True, timeout=_REPLIES, connection=connection
+            command, reply=True, timeout=_REPLIES, connection=connection
         )
-    answers = [item for reply in replies or () for item in reply.items()]
+    return [item for reply in replies or () for item in reply.items()]
+
+
+def _ask_parked(app: Any) -> List[explaining.Parked]:
+    answers = ask_workers(app, "redlock_parked")
     return [each for worker, answer in answers for each in explaining.parked_by(worker, answer)]
 
 
@@ -73,7 +78,7 @@ def _ask_backend(app: Any, task_id: str, unanswered: List[str]) -> Optional[str]
     """The state that the result backend has of a task; None where there is no backend."""
     if isinstance(app.backend, DisabledBackend):
         return None
-    state = Beside(lambda: str(app.AsyncResult(task_id).state)).answer(_SILENT)
+    state = Beside(lambda: str(app.AsyncResult(task_id).state)).answer(SILENT)
     if state is None:
         unanswered.append("the result backend")
     return state

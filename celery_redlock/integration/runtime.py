@@ -33,7 +33,7 @@ from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.observe.logs import log, logger
 from celery_redlock.store.several import check_several, open_several
-from celery_redlock.store.urls import check_server, is_cluster, open_store
+from celery_redlock.store.urls import check_server, is_cluster, open_store, safe
 
 Sink = Callable[[events.Event], None]
 
@@ -97,6 +97,14 @@ class Runtime:
             check_server(url, options)
         else:
             check_several(url, options)
+
+    @property
+    def servers(self) -> List[str]:
+        """The names of the lock servers, for people; none where nothing is locked."""
+        if not self.settings.enabled:
+            return []
+        url, _options = conf.server(self._app, self.settings)
+        return [safe(each) for each in ([url] if isinstance(url, str) else url)]
 
     def check_task(self, task: Any) -> None:
         """Raise ConfigurationError for a task that the lock server cannot serve."""

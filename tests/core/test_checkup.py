@@ -180,6 +180,15 @@ def of(**options: Any) -> AppFacts:
         (of(acks_late=True, on_conflict="skip", keeps_results=False), {"results": "warning"}),
         (replace(of(), max_park=3600.0), {"parking": "problem"}),
         (replace(of(), max_park=1800.0), {}),
+        (replace(APP, servers=("redis://a",), workers={"w@x": ("redis://a",)}), {}),
+        (
+            replace(APP, servers=("redis://a",), workers={"w@x": (), "w@y": ("redis://a",)}),
+            {"workers": "warning"},
+        ),
+        (
+            replace(APP, servers=("redis://a",), workers={"w@x": ("redis://b",)}),
+            {"workers": "warning"},
+        ),
     ],
 )
 def test_of_an_app_what_is_wrong_is_told(app: AppFacts, expected: Expected) -> None:

@@ -17,6 +17,7 @@ from celery_redlock.core.ports import Terms
 from celery_redlock.integration.runtime import runtime_of
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.outcomes import Held
+from celery_redlock.store.urls import safe
 from tests.harness.locked_shop import LockedShop, eventually
 from tests.harness.worker import ROOT, WorkerProcess
 from tests.worker.locked_app import resource_of
@@ -111,6 +112,15 @@ def test_the_command_line_lists_what_is_held(
     assert resource_of(account) in celery(shop, "redlock", "ls")
     gate.open()
     result.get(timeout=SOON)
+
+
+def test_the_command_line_names_the_lock_server_of_each_worker(
+    shop: LockedShop, workers: Workers
+) -> None:
+    told = celery(shop, "inspect", "redlock_server", "--timeout", REPLIES, "--json")
+    replies = json.loads(told[told.index("{") :].splitlines()[0])
+    url = safe(shop.settings.lock_url)
+    assert replies == {worker.nodename: {"servers": [url]} for worker in workers}
 
 
 def test_the_command_line_explains_a_task_that_waits_and_one_that_has_ended(

@@ -17,6 +17,7 @@ from celery import Celery
 from click.testing import CliRunner, Result
 
 from celery_redlock import LockedTask
+from celery_redlock.integration import checkup, control, inquiring
 from celery_redlock.integration.checkup import app_facts
 from celery_redlock.integration.cli import redlock
 from celery_redlock.integration.runtime import runtime_of
@@ -36,6 +37,7 @@ USER = "examined"
 def _apps_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # On a busy machine a request may take anything.
     monkeypatch.setattr(examining, "_timed", measured)
+    monkeypatch.setattr(inquiring, "_REPLIES", 0.05)  # there are no workers
     with apps_apart():
         yield
 
@@ -348,6 +350,40 @@ def test_each_of_several_servers_that_decide_together_is_examined(any_server: Lo
     where = {each["where"] for each in told if each["where"]}
     assert len(where) == 3
     assert sum(each["severity"] == "problem" for each in told) >= 2
+
+
+def test_workers_that_lock_elsewhere_or_nothing_are_named_without_a_password(
+    any_server: LockServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_on(any_server.url)
+    elsewhere = f"redis://:{SECRET}@elsewhere:6379/0"
+    nodes = {
+        "same@x": app,
+        "other@x": app_on(elsewhere),
+        "off@x": app_on(any_server.url, redlock_enabled=False),
+    }
+    answers = [
+        {name: control.redlock_server(SimpleNamespace(app=node))} for name, node in nodes.items()
+    ]
+    old = {"old@x": {"error": "unknown command"}}
+    monkeypatch.setattr(app.control, "broadcast", lambda *words, **more: [*answers, old])
+    told = run(app).output
+    assert "other@x locks on redis://elsewhere:6379/0: it excludes nobody" in told
+    assert "off@x locks nothing: it excludes nobody" in told
+    assert "same@x" not in told
+    assert SECRET not in told
+
+
+def test_a_broker_that_hangs_is_not_waited_for(
+    any_server: LockServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, never = app_on(any_server.url), threading.Event()
+    monkeypatch.setattr(checkup, "SILENT", 0.1)
+    monkeypatch.setattr(app.control, "broadcast", lambda *words, **more: never.wait(30))
+    began = time.monotonic()
+    assert found(app)["permissions"]["severity"] == "ok"
+    assert time.monotonic() - began < 20
+    never.set()
 
 
 def test_of_a_sound_cluster_no_node_is_a_problem(tmp_path: Path) -> None:

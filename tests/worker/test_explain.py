@@ -156,7 +156,7 @@ def test_a_broker_that_hangs_is_not_waited_for(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never = threading.Event()
-    monkeypatch.setattr(inquiring, "_SILENT", 0.1)
+    monkeypatch.setattr(inquiring, "SILENT", 0.1)
     monkeypatch.setattr(office.app.control, "broadcast", lambda *words, **more: never.wait(30))
     office.hold("account:1", "holder")
     began = time.monotonic()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
@@ -185,6 +186,30 @@ def test_flags_count_also_where_the_settings_were_read_while_the_app_was_importe
     call = start("--redlock-ttl=44", f"--redlock-url={lock_server.url}", app="project.early:app")
     facts = call("plain")
     assert (facts["held"], facts["ttl"]) == (True, 44)
+
+
+def test_the_doctor_names_a_worker_that_goes_by_another_lock_server(
+    start: Callable[..., Call], environment: Mapping[str, str], lock_server: LockServer
+) -> None:
+    start(f"--redlock-url={lock_server.url}")
+    command = ["-m", "celery", "-A", "project", "redlock"]
+    flag = f"--redlock-url={lock_server.url}"
+
+    def told(*words: str) -> Dict[str, str]:
+        """What it says of the workers, once they have answered in time."""
+        deadline = time.monotonic() + SOON
+        while True:
+            done = run(*command, *words, "doctor", "--json", environment=environment)
+            findings: List[Dict[str, str]] = json.loads(done.stdout)["findings"]
+            of_workers = [each for each in findings if each["name"] == "workers"]
+            if of_workers or time.monotonic() > deadline:
+                (only,) = of_workers
+                return only
+
+    apart = told()
+    assert apart["severity"] == "warning"
+    assert f"locks on {lock_server.url}: it excludes nobody who goes by {NOBODY}" in str(apart)
+    assert told(flag)["severity"] == "ok"
 
 
 def test_a_worker_goes_by_its_own_flags_whatever_started_it(

@@ -74,6 +74,10 @@ class AppFacts:
     visibility_timeout: Optional[float] = None
     max_park: Optional[float] = None
     tasks: Tuple[TaskFacts, ...] = ()
+    #: The lock servers' names; and those that each worker that answers goes by, none if it locks
+    #: nothing.
+    servers: Tuple[str, ...] = ()
+    workers: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shortest_lease(self) -> float:

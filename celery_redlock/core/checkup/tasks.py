@@ -128,9 +128,24 @@ def results(app: AppFacts) -> Iterator[Finding]:
         )
 
 
+def workers(app: AppFacts) -> Iterator[Finding]:
+    elsewhere = {name: at for name, at in sorted(app.workers.items()) if at != app.servers}
+    for name, servers in elsewhere.items():
+        yield warning(
+            "workers",
+            f"{name} locks {'on ' + ', '.join(servers) if servers else 'nothing'}: it excludes "
+            f"nobody who goes by {', '.join(app.servers)}",
+            "start it without --redlock-url and --redlock-disable, or set redlock_url to the same; "
+            "its server is examined with --redlock-url here",
+        )
+    if app.workers and not elsewhere:
+        yield ok("workers", f"all that answer go by the same lock server: {len(app.workers)}")
+
+
 CHECKS: Tuple[Check, ...] = (
     configuration,
     enabled,
+    workers,
     prefix,
     lease,
     time_limits,
