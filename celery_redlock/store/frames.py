@@ -34,7 +34,7 @@ HEARTBEAT = Script("heartbeat")
 REESTABLISH = Script("reestablish")
 INSPECT = Script("inspect")
 
-_MODE = {"exclusive": "x", "shared": "s"}
+MODE = {"exclusive": "x", "shared": "s"}
 _NO_LINE = Line(inbox="", waiter_ttl_ms=0, grant_ttl_ms=0)
 _NOT_KEPT = bulk(str(LATE_MS), "")
 
@@ -48,7 +48,7 @@ _RENEWED = 5
 SCAN_STEP = 500
 
 #: Resources whose constant parts are kept.
-_KEPT_PARTS = 1024
+KEPT_PARTS = 1024
 
 #: Holds whose renewals are kept: each is sent again and again as it is, and all take turns, so that
 #: keeping fewer than there are would keep none.
@@ -62,9 +62,9 @@ class Frames:
         self._prefix = prefix
         self._fence_ttl_ms = int(fence_ttl * 1000)
         self._acquire_head = lru_cache(8)(lambda orphans: ACQUIRE.head(3, _ASKED + orphans))
-        self._acquire_parts = lru_cache(_KEPT_PARTS)(self._make_acquire_parts)
+        self._acquire_parts = lru_cache(KEPT_PARTS)(self._make_acquire_parts)
         self._renew_parts = lru_cache(_KEPT_RENEWALS)(self._make_renew_parts)
-        self._leave_part = lru_cache(_KEPT_PARTS)(self._make_leave_part)
+        self._leave_part = lru_cache(KEPT_PARTS)(self._make_leave_part)
 
     @property
     def prefix(self) -> str:
@@ -123,7 +123,7 @@ class Frames:
                 request.token,
                 str(terms.lease_ms),
                 str(request.fence),
-                _MODE[terms.mode],
+                MODE[terms.mode],
                 str(terms.limit),
                 "1" if request.trusted else "0",
                 grace,
@@ -158,7 +158,7 @@ class Frames:
         keys = bulk(*self.keys(resource))
         between = bulk(
             str(terms.lease_ms),
-            _MODE[terms.mode],
+            MODE[terms.mode],
             str(terms.limit),
             "1" if line else "0",
             str(place.waiter_ttl_ms),

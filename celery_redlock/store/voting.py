@@ -27,10 +27,9 @@ from celery_redlock.core.ports import (
 )
 from celery_redlock.core.quorum import Tally, pause_apart, pause_waiting
 from celery_redlock.store.answers import acquired as acquired
-from celery_redlock.store.ballots import EXPECT, GIVE_BACK, WITHDRAW
+from celery_redlock.store.ballots import EXPECT, GIVE_BACK, VOTE, WITHDRAW
 from celery_redlock.store.claim import Claim
 from celery_redlock.store.electorate import Electorate
-from celery_redlock.store.frames import ACQUIRE
 from celery_redlock.store.majority import Contenders
 from celery_redlock.store.mending import Undo
 from celery_redlock.store.round import Round
@@ -86,7 +85,7 @@ class Voting:
             # After it was noted: whoever leaves the token has seen that, or this sees the closing.
             return
         tell = partial(self._voted, claim, ballot, voter, wire)
-        round_.ask(voter, Call(frame, tell, ACQUIRE))
+        round_.ask(voter, Call(frame, tell, VOTE))
 
     def frame_of(self, claim: Claim) -> bytes:
         """The request for a vote, the same for every server."""

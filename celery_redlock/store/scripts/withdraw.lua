@@ -6,6 +6,9 @@
 --       A why that begins with "forced by " moves the fence past the holders that it drops.
 -- Returns for the first token: 1 it held, 2 it waited, 0 neither. All three are definite.
 local call, fmt, match = redis.call, string.format, string.match
+if ARGV[1] == '0' and ARGV[3] == 'left' and #ARGV == 4 and call('EXISTS', KEYS[2]) == 0 then
+  return call('HDEL', KEYS[1], 'h:' .. ARGV[4])
+end
 local t = call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
