@@ -69,7 +69,7 @@ class Keeping:
         ]
         under_way = [claim is not None and voter.number in claim.asked for claim in claims]
         frame = self._servers.frames.write_back(requests, given)
-        tell = partial(_answered, tallies, voter.number, claims, under_way)
+        tell = partial(_answered, tallies, claims, under_way)
         round_.ask(voter, Call(frame, tell, RAISE))
 
     def _renewed(self, round_: Round, request: Renew, tally: Tally[str], asked_at: float) -> None:
@@ -88,8 +88,8 @@ class Keeping:
             wire = round_.take(voter)
             if wire is not None and number not in claim.asked:
                 claim.request = claim.request._replace(orphans=(), kept="", line=None)
-                frame, ballot = self._voting.frame_of(claim), self._servers.tally()
-                self._voting.ask(round_, voter, wire, claim, ballot, frame)
+                call = self._voting.call_for(claim, self._servers.tally())
+                self._voting.ask(voter, wire, claim, call)
 
     def _answer(self, tally: Tally[str]) -> RenewAnswer:
         if tally.is_won:
@@ -102,9 +102,9 @@ class Keeping:
 
 def _answered(
     tallies: Sequence[Tally[str]],
-    number: int,
     claims: Sequence[Optional[Claim]],
     under_way: Sequence[bool],
+    wire: Wire,
     answer: Any,
 ) -> None:
     """``under_way``: of which holds the server has been asked for its vote, and has not answered.
@@ -112,6 +112,7 @@ def _answered(
     A renewal of such a one cannot name the fence that it was given. That it finds another then is
     no sign that anything was lost.
     """
+    number = wire.server
     if isinstance(answer, Silence):
         for tally in tallies:
             tally.missing[number] = answer.why

@@ -110,7 +110,7 @@ class Mender:
                 return
 
 
-def _acknowledged(undo: Dict[Key, Undo], key: Key, each: Undo, answer: Any) -> None:
+def _acknowledged(undo: Dict[Key, Undo], key: Key, each: Undo, _wire: Wire, answer: Any) -> None:
     if isinstance(answer, Silence):
         return
     if undo.get(key) is each:
@@ -122,7 +122,7 @@ def _await(voter: Voter, wire: Wire) -> None:
     """Read all that is owed; a server that takes too long is out again."""
     poll = original("select", "poll")()
     if wire.owed:
-        poll.register(wire.fileno(), select.POLLIN)
+        poll.register(wire.fd, select.POLLIN)
     while wire.owed:
         if not poll.poll(voter.patience * 1000):
             voter.hangs(wire)

@@ -46,7 +46,7 @@ from celery_redlock.store.keeping import Keeping
 from celery_redlock.store.looking import view
 from celery_redlock.store.majority import merged
 from celery_redlock.store.voting import Voting
-from celery_redlock.store.wire import Call, Silence
+from celery_redlock.store.wire import Call, Silence, Wire
 
 
 class QuorumServers:
@@ -88,14 +88,14 @@ class QuorumServers:
         return Refused()
 
     def inspect(self, resource: str) -> ResourceView:
-        frame = self._servers.frames.look(resource)
         tally: Tally[ResourceView] = self._servers.tally()
+        call = Call(self._servers.frames.look(resource), partial(_seen, tally), INSPECT)
         with self._servers.round() as round_:
             for voter in self._servers.voters:
                 if round_.take(voter) is None:
                     tally.missing[voter.number] = voter.why_not
                 else:
-                    round_.ask(voter, Call(frame, partial(_seen, tally, voter.number), INSPECT))
+                    round_.ask(voter, call)
             round_.wait(lambda: tally.is_complete)
         if tally.is_unavailable:
             raise NoAnswer(self._servers.said(tally), may_run=False)
@@ -134,11 +134,11 @@ class QuorumServers:
         self._servers.after_fork()
 
 
-def _seen(tally: Tally[ResourceView], number: int, answer: Any) -> None:
+def _seen(tally: Tally[ResourceView], wire: Wire, answer: Any) -> None:
     if isinstance(answer, Silence):
-        tally.missing[number] = answer.why
+        tally.missing[wire.server] = answer.why
     else:
-        tally.no[number] = view(*answer)
+        tally.no[wire.server] = view(*answer)
 
 
 def _forget_all() -> None:

@@ -28,7 +28,7 @@ class Round:
         """A connection of the round's to this server, None if it cannot be asked now."""
         wire = self._taken.get(voter)
         if wire is not None:
-            return wire if wire.fileno() >= 0 else None
+            return wire if wire.is_open else None
         wire = voter.take(even_behind)
         if wire is not None:
             self._taken[voter] = wire
@@ -41,11 +41,11 @@ class Round:
         """Read answers until it is decided; a server that keeps it open for too long hangs."""
         if is_decided():
             return
-        waiting = {wire.fileno(): voter for voter, wire in self._taken.items() if wire.owed}
+        waiting = {wire.fd: voter for voter, wire in self._taken.items() if wire.owed}
         poll = poller(self._is_native)
         for number in waiting:
             poll.register(number, select.POLLIN)
-        deadline = time.monotonic() + max((v.patience for v in waiting.values()), default=0.0)
+        deadline = time.monotonic() + max([v.patience for v in waiting.values()], default=0.0)
         while waiting and not is_decided():
             # Also when it is late: this process may have been held up, and not the servers.
             left = deadline - time.monotonic()
@@ -75,7 +75,7 @@ class Round:
             if error is not None:
                 # Interrupted anywhere: what it owes, and to whom, is no longer certain.
                 wire.close("interrupted")
-            elif wire.fileno() >= 0:
+            elif wire.is_open:
                 voter.give_back(wire)
 
 

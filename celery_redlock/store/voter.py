@@ -84,14 +84,16 @@ class Voter:
                 wire = self._idle.pop()
             except IndexError:
                 return self._connected()
-            if not self._has_caught_up(wire, even_behind):
-                return None
-            if wire.fileno() >= 0:
-                return wire
+            silent = time.monotonic() - wire.since
+            if silent > (_BEHIND if wire.owed else _LOOK_AFTER):
+                if not self._has_caught_up(wire, even_behind):
+                    return None
+                if not wire.is_open:
+                    continue
+            return wire
         return None
 
     def give_back(self, wire: Wire) -> None:
-        wire.used_at = time.monotonic()
         self._idle.append(wire)
 
     @property
@@ -178,8 +180,7 @@ class Voter:
         What else has come is read with the next answer, which saves asking the system for it.
         """
         now = time.monotonic()
-        if now - wire.since > _BEHIND if wire.owed else now - wire.used_at > _LOOK_AFTER:
-            self.read(wire)
+        self.read(wire)
         silent = now - wire.since if wire.owed else 0.0
         if silent > self.patience:
             self.hangs(wire)
@@ -203,7 +204,7 @@ class Voter:
             # The scripts as well: an answer that one is not known may be read too late.
             info, clock, appends, syncs, *_loaded = learn(connection, *_QUESTIONS, *_SCRIPTS)
             self.life = _life(asked_at, info, clock, appends, syncs)
-            return Wire(connection, self.patience)
+            return Wire(connection, self.number, self.patience)
         except BaseException:
             connection.disconnect()
             raise

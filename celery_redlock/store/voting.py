@@ -34,7 +34,7 @@ from celery_redlock.store.majority import Contenders
 from celery_redlock.store.mending import Undo
 from celery_redlock.store.round import Round
 from celery_redlock.store.voter import Voter
-from celery_redlock.store.wire import Call, Silence, Wire
+from celery_redlock.store.wire import Call, Silence, Wire, nobody
 
 _LEFT = {1: "holder", 2: "waiter", 0: "absent"}
 
@@ -76,20 +76,17 @@ class Voting:
             self._bury_tainted(claim)
         return answer
 
-    def ask(
-        self, round_: Round, voter: Voter, wire: Wire, claim: Claim, ballot: Ballot, frame: bytes
-    ) -> None:
-        """Ask one server for its vote; ``frame`` is ``frame_of`` the claim."""
+    def ask(self, voter: Voter, wire: Wire, claim: Claim, call: Call) -> None:
+        """Ask one server for its vote; ``call`` is ``call_for`` the claim."""
         claim.ask_on(voter.number, wire)
         if claim.is_closed:
             # After it was noted: whoever leaves the token has seen that, or this sees the closing.
             return
-        tell = partial(self._voted, claim, ballot, voter, wire)
-        round_.ask(voter, Call(frame, tell, VOTE))
+        voter.ask(wire, call)
 
-    def frame_of(self, claim: Claim) -> bytes:
+    def call_for(self, claim: Claim, ballot: Ballot) -> Call:
         """The request for a vote, the same for every server."""
-        return self._frames.vote(claim.request)
+        return Call(self._frames.vote(claim.request), partial(self._voted, claim, ballot), VOTE)
 
     def _claim(self, request: Acquire) -> Claim:
         claim = self.claims.get(request.token)
@@ -109,7 +106,7 @@ class Voting:
 
     def _ask_all(self, round_: Round, claim: Claim, ballot: Ballot) -> None:
         asked: Set[Voter] = set()
-        frame = self.frame_of(claim)
+        call = self.call_for(claim, ballot)
         for even_behind in (False, True):
             for voter, wire, why in self._servers.take_voters(round_, even_behind=even_behind):
                 if voter in asked:
@@ -119,21 +116,21 @@ class Voting:
                 else:
                     ballot.missing.pop(voter.number, None)
                     asked.add(voter)
-                    self.ask(round_, voter, wire, claim, ballot, frame)
+                    self.ask(voter, wire, claim, call)
             if not ballot.is_unavailable:
                 break
             # Perhaps it was this process that was held up, and all of them only seem slow.
         for number in ballot.missing:
             self._drop_orphans(self._servers.voters[number], claim.request)
 
-    def _voted(self, claim: Claim, ballot: Ballot, voter: Voter, wire: Wire, answer: Any) -> None:
-        number = voter.number
+    def _voted(self, claim: Claim, ballot: Ballot, wire: Wire, answer: Any) -> None:
+        number = wire.server
         if claim.asked.get(number) is wire:
             del claim.asked[number]
         if isinstance(answer, Silence):
             claim.tainted.add(number)
             ballot.missing[number] = answer.why
-            self._drop_orphans(voter, claim.request)
+            self._drop_orphans(self._servers.voters[number], claim.request)
             return
         verdict = acquired(answer)
         if not isinstance(verdict, Granted):
@@ -145,7 +142,7 @@ class Voting:
         else:
             ballot.yes[number] = claim.votes[number] = verdict.fence
             if claim.is_over and not claim.is_closed:
-                self._give_back(voter, wire, claim)
+                self._give_back(self._servers.voters[number], wire, claim)
         self._forget_if_gone(claim)
 
     def _drop_orphans(self, voter: Voter, request: Acquire) -> None:
@@ -190,7 +187,7 @@ class Voting:
                 del claim.returning[voter.number]
             self._forget_if_gone(claim)
 
-        def tell(answer: Any) -> None:
+        def tell(_wire: Any, answer: Any) -> None:
             if not isinstance(answer, Silence):
                 acknowledged()
                 return
@@ -198,7 +195,7 @@ class Voting:
             self._servers.mender.take_back(voter, key, Undo(frame, GIVE_BACK, acknowledged))
 
         if wire is None:
-            tell(Silence("not asked"))
+            tell(wire, Silence("not asked"))
         else:
             voter.ask(wire, Call(frame, tell, GIVE_BACK))
 
@@ -214,10 +211,10 @@ class Voting:
             self._servers.take_back(voter, _farewell(request, (request.token,)))
 
     def _expect(self, round_: Round, request: Acquire, since: int) -> None:
-        frame = self._frames.expect(request, since)
+        call = Call(self._frames.expect(request, since), nobody, EXPECT)
         for voter in self._servers.voters:
             if round_.take(voter, even_behind=False) is not None:
-                round_.ask(voter, Call(frame, _nobody, EXPECT))
+                round_.ask(voter, call)
 
     # --- leaving
 
@@ -228,7 +225,7 @@ class Voting:
         for claim in claims:
             claim.is_closed = True
         tally: Tally[Any] = self._servers.tally()
-        frames: Dict[int, bytes] = {}
+        calls: Dict[int, Call] = {}
         with self._servers.round() as round_:
             for voter in self._servers.voters:
                 wire = round_.take(voter)
@@ -238,29 +235,27 @@ class Voting:
                     if may_be_there or len(claims) < len(found):
                         self._servers.take_back(voter, request)
                     continue
-                needs_tomb = any(claim.needs_tomb(voter.number, wire) for claim in claims)
-                tomb_ms = LATE_MS if needs_tomb else request.tomb_ms
-                if tomb_ms not in frames:
-                    frames[tomb_ms] = self._frames.withdraw(request, tomb_ms)
-                tell = partial(self._left, request, tally, voter)
-                round_.ask(voter, Call(frames[tomb_ms], tell, WITHDRAW))
+                tomb_ms = request.tomb_ms
+                for claim in claims:
+                    if claim.needs_tomb(voter.number, wire):
+                        tomb_ms = LATE_MS
+                if tomb_ms not in calls:
+                    frame = self._frames.withdraw(request, tomb_ms)
+                    calls[tomb_ms] = Call(frame, partial(self._left, request, tally), WITHDRAW)
+                voter.ask(wire, calls[tomb_ms])
             round_.wait(lambda: tally.has_heard_majority)
         if not tally.has_heard_majority:
             raise NoAnswer(self._servers.said(tally))
         whats = {_LEFT[answer] for answer in tally.yes.values()}
         return Left(next(what for what in ("holder", "waiter", "absent") if what in whats))
 
-    def _left(self, request: Leave, tally: Tally[Any], voter: Voter, answer: Any) -> None:
+    def _left(self, request: Leave, tally: Tally[Any], wire: Wire, answer: Any) -> None:
         if isinstance(answer, Silence):
-            tally.missing[voter.number] = answer.why
-            self._servers.take_back(voter, request)
+            tally.missing[wire.server] = answer.why
+            self._servers.take_back(self._servers.voters[wire.server], request)
         else:
-            tally.yes[voter.number] = answer
+            tally.yes[wire.server] = answer
 
 
 def _farewell(request: Acquire, tokens: Tuple[str, ...]) -> Leave:
     return Leave(request.resource, tokens, LATE_MS, lease_ms=request.terms.lease_ms)
-
-
-def _nobody(_answer: Any) -> None:
-    """Nobody is interested."""

@@ -41,12 +41,15 @@ class Silence(NamedTuple):
     may_run: bool = True
 
 
-#: Told once: the answer, or that there will be none.
-Tell = Callable[[Union[Any, Silence]], None]
+#: Told once, with the connection: the answer, or that there will be none.
+Tell = Callable[[Any, Union[Any, Silence]], None]
 
 
 class Call(NamedTuple):
-    """A request under way; ``script`` is what it calls, which a server may have forgotten."""
+    """A request, the same for all servers that it goes to.
+
+    ``script`` is what it calls, which a server may have forgotten.
+    """
 
     frame: bytes
     tell: Tell
@@ -54,27 +57,33 @@ class Call(NamedTuple):
 
 
 class Wire:
-    """One connected connection, and what it owes: requests whose answers are still to come.
+    """One connected connection to the server of this number.
 
-    ``patience``: seconds for which room for a request is waited for.
+    ``owed``: requests whose answers are still to come. ``since``: when the first of them was sent,
+    or the one before it answered; of one that owes nothing, when it was last asked. ``patience``:
+    seconds for which room for a request is waited for.
     """
 
-    __slots__ = ("_connection", "_patience", "_replies", "_socket", "owed", "since", "used_at")
+    __slots__ = (
+        *("_connection", "_patience", "_pending", "_replies", "_socket"),
+        *("fd", "is_open", "owed", "server", "since"),
+    )
 
-    def __init__(self, connection: AbstractConnection, patience: float) -> None:
+    def __init__(self, connection: AbstractConnection, server: int, patience: float) -> None:
         self._connection = connection
         self._patience = patience
-        connected: Any = connection._sock
+        socket: Any = connection._sock
         # Not a timeout of 0: with eventlet's TLS each read would time out at once.
-        connected.setblocking(False)
-        self._socket = connected
+        socket.setblocking(False)
+        self._socket = socket
+        # TLS may have read more than the operating system knows of.
+        self._pending: Callable[[], int] = getattr(socket, "pending", _nothing)
         self._replies = Replies()
+        self.server = server
+        self.fd: int = socket.fileno()
+        self.is_open = True
         self.owed: Deque[Call] = deque()
-        self.since = self.used_at = time.monotonic()
-
-    def fileno(self) -> int:
-        number: int = self._socket.fileno()
-        return number
+        self.since = time.monotonic()
 
     def ask(self, call: Call) -> None:
         """Send a request; raises OSError, and then whoever asked is told by ``close``."""
@@ -95,17 +104,18 @@ class Wire:
             for answer in self._replies.feed(data):
                 if not self.owed:
                     return  # closed by whom the last answer was told
-                self.since = time.monotonic()
                 self._tell(self.owed.popleft(), answer)
-            # TLS may have more than the operating system knows of.
-            if not (hasattr(self._socket, "pending") and self._socket.pending()):
+                if self.owed:
+                    self.since = time.monotonic()
+            if not self._pending():
                 return
 
     def close(self, why: str) -> None:
         """Close it; whoever waits for an answer is told that there will be none."""
+        self.is_open = False
         self._connection.disconnect()
         while self.owed:
-            self.owed.popleft().tell(Silence(why))
+            self.owed.popleft().tell(self, Silence(why))
 
     def forget(self) -> None:
         """In a forked child: nobody is told, and the parent's socket is not shut down."""
@@ -113,15 +123,15 @@ class Wire:
 
     def _tell(self, call: Call, answer: Any) -> None:
         if not isinstance(answer, ErrorReply):
-            call.tell(answer)
+            call.tell(self, answer)
         elif answer.text.startswith("NOSCRIPT") and call.script is not None:
             # It did not run: as asked for anew, behind whatever was asked for meanwhile.
-            self.owed.append(Call(b"", _nobody))
+            self.owed.append(Call(b"", nobody))
             self._send(command("SCRIPT", "LOAD", call.script.text))
             self.owed.append(call)
             self._send(call.frame)
         else:
-            call.tell(Silence(answer.text))
+            call.tell(self, Silence(answer.text))
 
     def _send(self, frame: bytes) -> None:
         try:
@@ -143,8 +153,12 @@ class Wire:
             self._socket.setblocking(False)
 
 
-def _nobody(_answer: Any) -> None:
+def nobody(_wire: Any, _answer: Any) -> None:
     """Nobody is interested."""
+
+
+def _nothing() -> int:
+    return 0
 
 
 def learn(connection: AbstractConnection, *commands: Tuple[str, ...]) -> Any:
