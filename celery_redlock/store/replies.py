@@ -1,37 +1,67 @@
 """The server's answers (RESP2), read from whatever bytes have come so far.
 
 redis-py's reader waits for the rest of an answer on one connection; here several connections are
-read at once, each as far as it goes.
+read at once, each as far as it goes. By hiredis where it is installed, as redis-py does.
 """
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterable, Iterator, List, Protocol, Tuple
+
+try:
+    import hiredis
+except ImportError:
+    hiredis = None  # type: ignore[assignment]
 
 
-class ErrorReply:
-    """The server refused a request."""
-
-    __slots__ = ("text",)
+class ErrorReply(Exception):
+    """The server refused a request. An answer like any other, never raised."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+class Replies(Protocol):
+    """Bytes in, whole answers out. Raises ValueError for what is no answer."""
+
+    def feed(self, data: bytes) -> Iterable[Any]:
+        """The answers that are whole now."""
 
 
 class _Incomplete(Exception):
     pass
 
 
-class Replies:
-    """Bytes in, whole answers out. Raises ValueError for what is no answer."""
+def replies() -> Replies:
+    """What reads the answers of one connection."""
+    return PythonReplies() if hiredis is None else HiredisReplies()
 
+
+class HiredisReplies:
+    __slots__ = ("_reader",)
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(
+            protocolError=ValueError, replyError=ErrorReply, notEnoughData=_INCOMPLETE
+        )
+
+    def feed(self, data: bytes) -> List[Any]:
+        reader, answers = self._reader, []
+        reader.feed(data)
+        answer = reader.gets()
+        while answer is not _INCOMPLETE:
+            answers.append(answer)
+            answer = reader.gets()
+        return answers
+
+
+class PythonReplies:
     __slots__ = ("_data",)
 
     def __init__(self) -> None:
         self._data = b""
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """The answers that are whole now."""
         data = self._data = self._data + data
         at = 0
         try:
@@ -77,4 +107,5 @@ def _array(data: bytes, size: int, at: int) -> Tuple[List[Any], int]:
     return items, at
 
 
+_INCOMPLETE = object()
 _INTEGER, _BULK, _ARRAY, _STATUS, _ERROR = b":$*+-"

@@ -21,7 +21,7 @@ from typing import Any, Callable, Deque, NamedTuple, Optional, Tuple, Union
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from celery_redlock.store.replies import ErrorReply, Replies
+from celery_redlock.store.replies import ErrorReply, replies
 from celery_redlock.store.scripts import Script, command
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -78,7 +78,7 @@ class Wire:
         self._socket = socket
         # TLS may have read more than the operating system knows of.
         self._pending: Callable[[], int] = getattr(socket, "pending", _nothing)
-        self._replies = Replies()
+        self._replies = replies()
         self.server = server
         self.fd: int = socket.fileno()
         self.is_open = True
