@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import time
 from types import TracebackType
-from typing import Any, Callable, Dict, Optional, Type
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from celery_redlock.core.unpatched import original
 from celery_redlock.store.voter import Voter
@@ -41,23 +41,27 @@ class Round:
         """Read answers until it is decided; a server that keeps it open for too long hangs."""
         if is_decided():
             return
-        waiting = {wire.fd: voter for voter, wire in self._taken.items() if wire.owed}
-        poll = poller(self._is_native)
-        for number in waiting:
-            poll.register(number, select.POLLIN)
-        deadline = time.monotonic() + max([v.patience for v in waiting.values()], default=0.0)
-        while waiting and not is_decided():
+        waiting: Dict[int, Tuple[Voter, Wire]] = {}
+        poll, patience = poller(self._is_native), 0.0
+        for voter, wire in self._taken.items():
+            if wire.owed:
+                waiting[wire.fd] = voter, wire
+                poll.register(wire.fd, select.POLLIN)
+                patience = max(patience, voter.patience)
+        deadline = time.monotonic() + patience
+        while waiting:
             # Also when it is late: this process may have been held up, and not the servers.
             left = deadline - time.monotonic()
             ready = poll.poll(max(0.0, left * 1000))
             if not ready and left <= 0:
-                for voter in waiting.values():
-                    voter.hangs(self._taken[voter])
+                for voter, wire in waiting.values():
+                    voter.hangs(wire)
                 return
             for number, _event in ready:
-                voter = waiting[number]
-                wire = self._taken[voter]
+                voter, wire = waiting[number]
                 voter.read(wire)
+                if is_decided():
+                    return  # another one's next answer is then read together with this one
                 if not wire.owed:
                     poll.unregister(number)
                     del waiting[number]
