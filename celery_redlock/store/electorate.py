@@ -6,9 +6,10 @@ from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from celery_redlock.core.ports import LATE_MS, Leave
 from celery_redlock.core.quorum import Tally, difference, quarantine
+from celery_redlock.core.unpatched import is_patched
 from celery_redlock.store.ballots import WITHDRAW, Ballots
 from celery_redlock.store.mending import Mender, Undo
-from celery_redlock.store.round import Round
+from celery_redlock.store.round import Pace, Round
 from celery_redlock.store.voter import Voter
 from celery_redlock.store.wire import Wire
 
@@ -30,10 +31,11 @@ class Electorate:
         self.frames = frames
         self.is_native = is_native
         self.longest_lease = longest_lease
+        self._pace = Pace(may_stay_awake=is_native or not is_patched("select"))
         mender.attend(voters)
 
     def round(self) -> Round:
-        return Round(self.is_native)
+        return Round(self._pace, is_native=self.is_native)
 
     def tally(self) -> Tally[Any]:
         return Tally(len(self.voters))

@@ -158,6 +158,22 @@ def test_a_hung_server_is_found_once_and_asked_no_more(
     independent.servers[0].resume()
 
 
+def test_a_late_answer_is_awaited_asleep(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room()
+    room.granted("warm")
+    room.leave("warm")
+    for server in independent.servers[:3]:
+        server.pause()
+    resume = threading.Timer(0.5, lambda: [server.resume() for server in independent.servers[:3]])
+    resume.start()
+    began, worked = time.monotonic(), time.thread_time()
+    room.granted("a")
+    assert time.thread_time() - worked < (time.monotonic() - began) / 4
+    resume.join()
+
+
 def test_what_a_hung_server_granted_unseen_is_taken_back_when_it_answers_again(
     independent: Independent, open_room: Callable[..., Room]
 ) -> None:
