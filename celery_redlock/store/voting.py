@@ -26,7 +26,7 @@ from celery_redlock.core.ports import (
     Queued,
 )
 from celery_redlock.core.quorum import Tally, pause_apart, pause_waiting
-from celery_redlock.store.answers import acquired as acquired
+from celery_redlock.store.answers import acquired, left
 from celery_redlock.store.ballots import EXPECT, GIVE_BACK, VOTE, WITHDRAW
 from celery_redlock.store.claim import Claim
 from celery_redlock.store.electorate import Electorate
@@ -35,8 +35,6 @@ from celery_redlock.store.mending import Undo
 from celery_redlock.store.round import Round
 from celery_redlock.store.voter import Voter
 from celery_redlock.store.wire import Call, Silence, Wire, nobody
-
-_LEFT = {1: "holder", 2: "waiter", 0: "absent"}
 
 #: So many tokens may be known before those that have lapsed are looked for.
 _MANY = 1024
@@ -134,7 +132,8 @@ class Voting:
             return
         verdict = acquired(answer)
         if not isinstance(verdict, Granted):
-            assert isinstance(verdict, (Busy, Closed))
+            if not isinstance(verdict, (Busy, Closed)):
+                raise ValueError("no answer to a vote")
             ballot.no[number] = verdict
             claim.votes.pop(number, None)
         elif verdict.fence == claim.returning.get(number):
@@ -224,7 +223,7 @@ class Voting:
         claims = [claim for claim in found if claim is not None]
         for claim in claims:
             claim.is_closed = True
-        tally: Tally[Any] = self._servers.tally()
+        tally: Tally[str] = self._servers.tally()
         calls: Dict[int, Call] = {}
         with self._servers.round() as round_:
             for voter in self._servers.voters:
@@ -246,14 +245,15 @@ class Voting:
             round_.wait(lambda: tally.has_heard_majority)
         if not tally.has_heard_majority:
             raise NoAnswer(self._servers.said(tally))
-        whats = {_LEFT[answer] for answer in tally.yes.values()}
+        whats = {left(answer).what for answer in tally.yes.values()}
         return Left(next(what for what in ("holder", "waiter", "absent") if what in whats))
 
-    def _left(self, request: Leave, tally: Tally[Any], wire: Wire, answer: Any) -> None:
+    def _left(self, request: Leave, tally: Tally[str], wire: Wire, answer: Any) -> None:
         if isinstance(answer, Silence):
             tally.missing[wire.server] = answer.why
             self._servers.take_back(self._servers.voters[wire.server], request)
         else:
+            left(answer)  # or it is none of ours
             tally.yes[wire.server] = answer
 
 

@@ -21,6 +21,7 @@ from typing import Any, Callable, Deque, NamedTuple, Optional, Tuple, Union
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from celery_redlock.store.answers import STRANGE, UNREADABLE
 from celery_redlock.store.replies import ErrorReply, replies
 from celery_redlock.store.scripts import Script, command
 
@@ -123,7 +124,11 @@ class Wire:
 
     def _tell(self, call: Call, answer: Any) -> None:
         if not isinstance(answer, ErrorReply):
-            call.tell(self, answer)
+            try:
+                call.tell(self, answer)
+            except UNREADABLE as error:
+                call.tell(self, Silence(STRANGE))
+                raise ValueError(STRANGE) from error
         elif answer.text.startswith("NOSCRIPT") and call.script is not None:
             # It did not run: as asked for anew, behind whatever was asked for meanwhile.
             self.owed.append(Call(b"", nobody))

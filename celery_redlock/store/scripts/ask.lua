@@ -31,7 +31,7 @@ local function ask(at, final, found)
         holders[#holders + 1] = h
         h.token, h.state, h.kept, h.record = token, 'c', '', record
         -- The head of the line is to know him.
-        new_holder, first = true, nil
+        new_holder, told_head = true, nil
         break
       end
     end

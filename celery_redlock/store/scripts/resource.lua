@@ -23,13 +23,13 @@ local last, revived -- f and r
 local holders       -- list of {token, deadline, fence, mode, limit, state, kept, record}
 local tombs         -- token -> why
 local horizon       -- the latest deadline or tombstone
-local first         -- the head of the line, as far as it knows that it is
+local told_head     -- who knows that it is the head of the line; without Q there is no line
 
 local function int(number) return fmt('%.0f', number) end
 
 local function load(found)
   last, revived, holders, tombs, horizon = 0, 0, {}, {}, 0
-  first = call('ZRANGE', Q, 0, 0)[1]
+  told_head = Q and call('ZRANGE', Q, 0, 0)[1]
   found = found or call('HGETALL', H)
   for i = 1, #found, 2 do
     local field, value = found[i], found[i + 1]
@@ -178,8 +178,8 @@ local function pump()
     else
       local fence = grant(head, mode, tonumber(limit), tonumber(grant_ms), 'g', record)
       if not fence then
-        if head ~= first then call('PUBLISH', inbox, 'H ' .. head) end
-        first = head
+        if head ~= told_head then call('PUBLISH', inbox, 'H ' .. head) end
+        told_head = head
         return
       end
       leave_line(head)
