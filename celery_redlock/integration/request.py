@@ -22,6 +22,8 @@ class LockedRequest(Request):  # type: ignore[misc]
 
     #: Whether its child has died, and what it held is seen to.
     was_freed = False
+    #: Whether a process has taken it.
+    is_accepted = False
     #: Whether its body is over, as the process that ran it has told.
     is_settled = False
 
@@ -56,6 +58,7 @@ class LockedRequest(Request):  # type: ignore[misc]
             runtime_of(self._app).manager.bodies_over(tokens)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
+        self.is_accepted = True
         try:
             children.accepted(pid, self)
         except OSError:  # too many open files: then on_failure is the first to tell

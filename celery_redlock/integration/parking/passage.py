@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Callable, MutableMapping, Sequence
+from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
 from weakref import WeakValueDictionary
 
 from celery_redlock.core.ports import NoAnswer
@@ -67,6 +67,8 @@ class Passage:
         self._passed_over = PassedOver()
         #: By resource, the last request that was run with it.
         self._bodies: MutableMapping[str, LockedRequest] = WeakValueDictionary()
+        #: Those that were put into the pool, with their jobs, until a process has accepted them.
+        self._sent: List[Tuple[Parked, Any]] = []
 
     def begin(self, parked: Parked) -> None:
         """It has just come."""
@@ -296,6 +298,16 @@ class Passage:
             raise
         if request._already_revoked:
             parked.abandon()
+        elif handed:
+            self._sent = [each for each in self._sent if not each[0].request.is_accepted]
+            self._sent.append((parked, self._slots.job_of(request)))
+
+    def disconnected(self) -> None:
+        """Celery has discarded what no process was given: nobody will take what it was handed."""
+        for parked, job in self._sent:
+            if not parked.request.is_accepted and self._slots.is_discarded(job):
+                parked.abandon()
+        self._sent = []
 
     def is_over(self, parked: Parked) -> bool:
         """Whether it must not run any more: revoked, expired, or no longer here."""

@@ -108,6 +108,7 @@ class Place:
         while len(self._waited) > _REMEMBERED:
             self._waited.popitem(last=False)
         self._drop_all()
+        self._passage.disconnected()
         for each in lost:
             forget(self._consumer, each.kept)
         self._slots.clear()

@@ -12,7 +12,8 @@ mistake, because a child was just being replaced, is released when the idle proc
 
 A unit may be borrowed before it is there: its job waits in the pool's own buffer, and the next unit
 that is released is not granted to anybody. Not where the pool writes jobs to processes that are
-busy (``-O fast``): it might wait behind a long body.
+busy (``-O fast``): it might wait behind a long body. Nor where processes end after a number of
+tasks: one that is ending would be given the job, and Celery takes seconds to notice.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ class PreforkSlots(Slots):
         return turn
 
     def borrow(self) -> bool:
-        strategy = getattr(self._consumer.pool._pool, "sched_strategy", None)
-        if self._is_in_debt or self._semaphore.value > 0 or strategy != SCHED_STRATEGY_FAIR:
+        if self._is_in_debt or self._semaphore.value > 0 or not _waits_for_idle(self._pool):
             return False
         self._is_in_debt = True
         self._reserved += 1
@@ -70,6 +70,14 @@ class PreforkSlots(Slots):
         # again in there, before anybody else can have it.
         self._semaphore.value += 1
         self._submit(request)
+
+    def job_of(self, request: Any) -> Any:
+        result = request._apply_result
+        return result and result()
+
+    def is_discarded(self, job: Any) -> bool:
+        # Celery clears the buffer of what it has not begun to write to a process.
+        return job is not None and job._write_to is None and not job._accepted
 
     def clear(self) -> None:
         self._line.clear()
@@ -137,8 +145,12 @@ class PreforkSlots(Slots):
 
     def _idle(self) -> int:
         """Processes without a job that are not promised to anybody."""
-        pool = self._consumer.pool._pool
-        return len(pool._pool) - len(pool._cache) - self._reserved
+        return len(self._pool._pool) - len(self._pool._cache) - self._reserved
+
+    @property
+    def _pool(self) -> Any:
+        """billiard's, which is there when the pool has started."""
+        return self._consumer.pool._pool
 
     def _cleared(self) -> None:
         """Stands for the semaphore's ``clear``: all tickets are lost, and all units are back."""
@@ -150,3 +162,9 @@ class PreforkSlots(Slots):
     def _ask_again(self) -> None:
         for _ in range(len(self._line) - self._granted - len(self._tickets())):
             self._ask()
+
+
+def _waits_for_idle(pool: Any) -> bool:
+    """Whether what is put into a busy pool goes to a process that is idle, and stays so."""
+    ends = pool._maxtasksperchild or pool._max_memory_per_child
+    return pool.sched_strategy == SCHED_STRATEGY_FAIR and not ends

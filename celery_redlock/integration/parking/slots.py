@@ -75,6 +75,14 @@ class Slots:
         """Run the request in the slot that was reserved, which goes with it."""
         raise NotImplementedError
 
+    def job_of(self, request: Any) -> Any:
+        """What the pool calls a request that was run; None where that is of no use."""
+        return None
+
+    def is_discarded(self, job: Any) -> bool:
+        """Whether no process was given this job, nor will be, now that the connection is lost."""
+        return False
+
     def clear(self) -> None:
         """The connection is lost: who stands in line is forgotten, as Celery forgets its own.
 

@@ -23,7 +23,11 @@ class Worker:
         self.ran: List[str] = []
         self.loop = _TestLoop()
         self.pool = SimpleNamespace(
-            _pool=self.processes, _cache=self.jobs, sched_strategy=SCHED_STRATEGY_FAIR
+            _pool=self.processes,
+            _cache=self.jobs,
+            sched_strategy=SCHED_STRATEGY_FAIR,
+            _maxtasksperchild=None,
+            _max_memory_per_child=None,
         )
         pool = SimpleNamespace(_pool=self.pool)
         controller = SimpleNamespace(semaphore=self.semaphore)
@@ -228,6 +232,14 @@ def test_no_slot_is_borrowed_where_one_is_free(worker: Worker) -> None:
 
 def test_nor_where_a_job_might_wait_behind_a_long_body(worker: Worker) -> None:
     worker.pool.sched_strategy = SCHED_STRATEGY_FCFS
+    worker.submit("1")
+    worker.submit("2")
+    assert not worker.slots.borrow()
+
+
+@pytest.mark.parametrize("limit", ["_maxtasksperchild", "_max_memory_per_child"])
+def test_nor_where_the_process_may_end_with_its_task(worker: Worker, limit: str) -> None:
+    setattr(worker.pool, limit, 1000)
     worker.submit("1")
     worker.submit("2")
     assert not worker.slots.borrow()

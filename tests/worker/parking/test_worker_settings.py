@@ -12,7 +12,8 @@ from tests.harness.locked_shop import LockedShop, MakeLockedShop
 from tests.harness.pools import PREFORK
 from tests.worker.locked_app import resource_of
 
-SOON = 30.0
+#: Celery may write a job to a process that ends with its task, and notices after five seconds.
+SOON = 60.0
 
 QUORUM = {"task_default_queue_type": "quorum", "worker_detect_quorum_queues": True}
 
