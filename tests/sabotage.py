@@ -106,7 +106,13 @@ def _renewal_after_release() -> None:
 
 
 def _wake_up_lost() -> None:
-    _rewrite_all(("call('PUBLISH', inbox, 'G ' .. head)", "local _ = inbox"))
+    _rewrite_all(
+        ("call('PUBLISH', inbox, fmt('G %s %.0f %.0f', head, fence, now))", "local _ = inbox")
+    )
+
+
+def _head_not_told() -> None:
+    _rewrite_all(("call('PUBLISH', inbox, 'H ' .. head)", "local _ = inbox"))
 
 
 def _fence_reset() -> None:
@@ -114,9 +120,14 @@ def _fence_reset() -> None:
 
 
 def _trust_from_after_the_request() -> None:
+    from celery_redlock.core import timing
     from celery_redlock.locking.asker import Asker
     from celery_redlock.locking.manager import Manager
 
+    def granted_trust(asked_at: float, elapsed: float, heard_at: float, ttl: float) -> float:
+        return timing.trusted_until(heard_at, ttl)
+
+    timing.granted_trust = granted_trust
     honest, honest_batch = Manager.twice, Asker._twice
 
     def twice(self: Manager, holds: Any, call: Callable[[], Any]) -> Tuple[Any, float]:
@@ -255,6 +266,18 @@ SABOTAGES: Dict[str, Sabotage] = {
     ),
     "wake-up-lost": Sabotage(
         "a release grants but tells nobody", "G4", ("tests/contract/test_line.py",), _wake_up_lost
+    ),
+    "head-not-told": Sabotage(
+        "who has become the first in line is not told",
+        "G2",
+        ("tests/contract/test_line.py",),
+        _head_not_told,
+    ),
+    "grant-trusted-when-heard": Sabotage(
+        "a message that was long under way stretches ownership",
+        "G5",
+        ("tests/core/test_granted_in_line.py",),
+        _trust_from_after_the_request,
     ),
     "fence-reset": Sabotage(
         "fences go back", "G5", ("tests/contract/test_holding.py",), _fence_reset
