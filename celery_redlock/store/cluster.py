@@ -2,8 +2,8 @@
 
 What a node refuses because it does not serve the slot (MOVED, ASK, TRYAGAIN, CLUSTERDOWN) has not
 run, so it is asked again elsewhere without a doubt about copies. A batch goes to all nodes at once
-before the first answer is read, one script call for each resource: of a slot that is just moving,
-a call for several keys would be refused.
+before the first answer is read. Renewals and heartbeats of one slot are one script call; of a slot
+that is just moving that may be refused, and each is then asked for by itself.
 
 A wake-up is published on the node that granted, and reaches a subscriber of any.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 import time
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple
+from operator import attrgetter
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, TypeVar
 
 from redis.crc import key_slot
 
@@ -52,6 +53,9 @@ _NAME = "the cluster"
 
 #: A script call for a resource: its name, and the request.
 Call = Tuple[str, Frame]
+
+#: A part of a batch that can share its call with others.
+Part = TypeVar("Part", Renew, Beat)
 
 
 class Route:
@@ -130,20 +134,10 @@ class Cluster(ScriptedStore):
         return [_read(answers.left, raw) for raw in self._call_all(LEAVE, calls)]
 
     def renew(self, requests: Sequence[Renew]) -> List[RenewAnswer]:
-        calls = [(each.resource, self._renewal(each)) for each in requests]
-        return [_read(_renewed, raw) for raw in self._call_all(RENEW, calls)]
+        return self._in_groups(RENEW, requests, self._renewal, answers.renewed)
 
     def heartbeat(self, requests: Sequence[Beat]) -> List[BeatAnswer]:
-        by_resource: Dict[str, List[Beat]] = {}
-        for beat in requests:
-            by_resource.setdefault(beat.resource, []).append(beat)
-        calls = [(name, self._heartbeat(name, beats)) for name, beats in by_resource.items()]
-        answer_of: Dict[Beat, BeatAnswer] = {}
-        for beats, raw in zip(by_resource.values(), self._call_all(HEARTBEAT, calls)):
-            told = _read(_all_beaten, raw, beats)
-            each = [told] * len(beats) if isinstance(told, NoAnswer) else told
-            answer_of.update(zip(beats, each))
-        return [answer_of[beat] for beat in requests]
+        return self._in_groups(HEARTBEAT, requests, self._heartbeat, answers.beaten)
 
     def survey(self, pattern: str = "*") -> Iterator[Sequence[Tuple[str, ResourceView]]]:
         for master in self._slots.masters():
@@ -185,17 +179,60 @@ class Cluster(ScriptedStore):
     def _key(self, resource: str) -> str:
         return self._frames.keys(resource)[0]
 
-    def _renewal(self, request: Renew) -> Frame:
-        frame = self._frames.renew([request])
+    def _renewal(self, requests: Sequence[Renew]) -> Frame:
+        frame = self._frames.renew(requests)
         return lambda _grace: frame
 
-    def _heartbeat(self, resource: str, beats: List[Beat]) -> Frame:
-        return lambda grace: self._frames.heartbeat({resource: beats}, grace)
+    def _heartbeat(self, beats: Sequence[Beat]) -> Frame:
+        by_resource: Dict[str, List[Beat]] = {}
+        for beat in beats:
+            by_resource.setdefault(beat.resource, []).append(beat)
+        return lambda grace: self._frames.heartbeat(by_resource, grace)
+
+    def _in_groups(
+        self,
+        script: Script,
+        requests: Sequence[Part],
+        frame_of: Callable[[Sequence[Part]], Frame],
+        reader: Callable[[Any], Any],
+    ) -> List[Any]:
+        """The answer to each request; those of a slot go in one call."""
+        groups = self._by_slot(requests)
+        posted = self._post_all([(group[0].resource, frame_of(group)) for group in groups])
+        answer_of: Dict[Part, Any] = {}
+        for group, raw in zip(groups, posted):
+            if _is_refused(raw):
+                # Perhaps its slot moves, and what is in it has in part: each for itself.
+                for each in group:
+                    alone = self._call_one(script, (each.resource, frame_of([each])))
+                    answer_of[each] = _read_group(reader, alone, [each])[0]
+            else:
+                answer_of.update(zip(group, _read_group(reader, raw, group)))
+        return [answer_of[each] for each in requests]
+
+    def _by_slot(self, requests: Sequence[Part]) -> List[List[Part]]:
+        """Groups for one call each: those of a resource side by side, as its script tells them."""
+        slots: Dict[int, List[Part]] = {}
+        for each in sorted(requests, key=attrgetter("resource")):
+            slot = key_slot(self._key(each.resource).encode())
+            slots.setdefault(slot, []).append(each)
+        return [
+            group[start : start + BATCH]
+            for group in slots.values()
+            for start in range(0, len(group), BATCH)
+        ]
 
     def _call_all(self, script: Script, calls: Sequence[Call]) -> List[Any]:
         """The answer to each call, or NoAnswer in its place."""
         if len(calls) == 1:
             return [self._call_one(script, calls[0])]
+        return [
+            self._call_one(script, call) if _is_refused(raw) else raw
+            for call, raw in zip(calls, self._post_all(calls))
+        ]
+
+    def _post_all(self, calls: Sequence[Call]) -> List[Any]:
+        """As ``_call_all``, but what a node refuses is an answer: its error."""
         told: Dict[int, Any] = {}
         posted, away = [], None
         for server, numbers in self._by_server(calls, told).items():
@@ -216,10 +253,7 @@ class Cluster(ScriptedStore):
                 told.update(dict.fromkeys(part, silence))
         if away is not None:
             self._slots.look_again(away)
-        return [
-            self._call_one(script, call) if _is_refused(told[number]) else told[number]
-            for number, call in enumerate(calls)
-        ]
+        return [told[number] for number in range(len(calls))]
 
     def _by_server(self, calls: Sequence[Call], told: Dict[int, Any]) -> Dict[Any, List[int]]:
         """The numbers of the calls for each node; those for none are answered."""
@@ -245,13 +279,10 @@ def _read(reader: Callable[..., Any], raw: Any, *more: Any) -> Any:
     return or_silence(_NAME, reader, raw, *more)
 
 
-def _renewed(raw: Any) -> RenewAnswer:
-    (answer,) = raw
-    return answers.renewed(answer)
-
-
-def _all_beaten(raw: Any, beats: Sequence[Beat]) -> List[BeatAnswer]:
-    return [answers.beaten(each) for each in answers.one_each(raw, beats)]
+def _read_group(reader: Callable[[Any], Any], raw: Any, group: Sequence[Any]) -> Sequence[Any]:
+    """The answers to a group, or NoAnswer in the place of each."""
+    told = _read(lambda raw: [reader(each) for each in answers.one_each(raw, group)], raw)
+    return [told] * len(group) if isinstance(told, NoAnswer) else told
 
 
 def _is_refused(answer: Any) -> bool:

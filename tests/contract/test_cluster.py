@@ -158,6 +158,49 @@ def test_a_batch_is_answered_by_all_nodes_each_part_in_its_place(
     assert [name for name in waiting if answers[name] == Confirm()] == [freed]
 
 
+def test_renewals_and_heartbeats_are_one_call_for_each_slot(
+    cluster: ClusterServers, store: Store
+) -> None:
+    names = [f"{{{tag}}}:{number}" for tag in "abcdef" for number in range(15)]
+    fences = {name: Desk(store, name).granted("me") for name in names}
+    for name in names:
+        Desk(store, name).queued("next")
+    renewals = [Renew(name, "me", fences[name], LONG) for name in names]
+    beats = [Beat(name, "next", LONG) for name in names]
+    store.renew(renewals)  # the script is known from here on
+    store.heartbeat(beats)
+    before = _calls(cluster)
+    assert store.renew(renewals) == [Extended()] * len(names)
+    between = _calls(cluster)
+    assert all(isinstance(answer, Queued) for answer in store.heartbeat(beats))
+    assert (between - before, _calls(cluster) - between) == (6, 6)
+
+
+def _calls(cluster: ClusterServers) -> int:
+    """Scripts called so far, by all masters."""
+    calls = 0
+    for node in cluster.masters:
+        with node.client() as client:
+            calls += client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    return calls
+
+
+def test_of_a_slot_that_is_moving_each_hold_is_renewed_where_it_is(
+    cluster: ClusterServers, store: Store
+) -> None:
+    names = [f"{{moving}}:{number}" for number in range(12)]
+    fences = {name: Desk(store, name).granted("me") for name in names}
+    for name in names[:3]:
+        Desk(store, name).queued("next")
+    renewals = [Renew(name, "me", fences[name], LONG) for name in names]
+    with cluster.moving(key_of(names[0])) as move:
+        move.move_keys([key_of(name) for name in names[6:]])
+        assert store.renew(renewals) == [Extended()] * len(names)
+        beats = [Beat(name, "next", LONG) for name in names[:3]]
+        assert all(isinstance(answer, Queued) for answer in store.heartbeat(beats))
+    assert store.renew(renewals) == [Extended()] * len(names)
+
+
 def test_a_node_that_is_away_fails_its_own_part_alone(
     cluster: ClusterServers, opened: Callable[..., Store]
 ) -> None:
