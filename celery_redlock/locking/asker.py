@@ -234,7 +234,11 @@ class Asker:
                 self._safely(partial(pending.answered, (answer, sent_at)))
 
     def _send_farewells(self) -> None:
-        calls = _in_one_call_each(_take(self._farewells))
+        calls = _in_one_call_each(_take(self._farewells, len(self._farewells)))
+        for start in range(0, len(calls), BATCH):
+            self._send_leaves(calls[start : start + BATCH])
+
+    def _send_leaves(self, calls: Sequence[Sequence[Farewell]]) -> None:
         requests = [_joined([farewell.request for farewell in call]) for call in calls]
         holds = [[each.hold for each in call if each.hold is not None] for call in calls]
         answers = self._twice(self._store.leave_batch, requests, holds)
@@ -261,24 +265,30 @@ class Asker:
         return answers
 
 
-def _take(queue: Deque[Part]) -> List[Part]:
-    return [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+def _take(queue: Deque[Part], most: int = BATCH) -> List[Part]:
+    return [queue.popleft() for _ in range(min(most, len(queue)))]
 
 
-def _in_one_call_each(farewells: Sequence[Farewell]) -> List[List[Farewell]]:
+def _in_one_call_each(farewells: Sequence[Farewell]) -> List[Sequence[Farewell]]:
     """All who leave one line leave it in one call: else each would pass the lock to the next.
+    Not more of them than stall the server, though.
 
     Of a call the answer is that for its first token: who held something is told his own, by a call
     that comes after those that leave its line.
     """
     lines: Dict[Leave, List[Farewell]] = {}
-    others: List[List[Farewell]] = []
+    others: List[Sequence[Farewell]] = []
     for farewell in farewells:
         if farewell.hold is not None and farewell.hold.state is State.QUEUED:
             lines.setdefault(farewell.request._replace(tokens=()), []).append(farewell)
         else:
             others.append([farewell])
-    return [*lines.values(), *others]
+    crowds = [
+        crowd[start : start + BATCH]
+        for crowd in lines.values()
+        for start in range(0, len(crowd), BATCH)
+    ]
+    return [*crowds, *others]
 
 
 def _joined(requests: Sequence[Leave]) -> Leave:
