@@ -41,9 +41,14 @@ def renew_after(lease: float) -> float:
     return lease / 3 * (1 - 0.1 * random.random())
 
 
-def retry_renewal_after(lease: float) -> float:
-    """Seconds until a failed renewal is tried again: several tries fit into what is left."""
-    return min(lease / 12, 1.0)
+def retry_renewal_after(lease: float, left: float = 0.0) -> float:
+    """Seconds until a failed renewal is tried again.
+
+    Several tries fit into the trust that is ``left``, also where that is a grant for a moment only.
+    Once it is over there is no haste.
+    """
+    pause = min(lease / 12, 1.0)
+    return min(pause, max(left / 3, 0.05)) if left > 0 else pause
 
 
 def heartbeat_every(lease: float) -> float:

@@ -116,7 +116,7 @@ class Pending:
         ``done`` is not told.
         """
         with self._mutex:
-            if self._granted is None or self._withdrawn is not None:
+            if self._granted is None or self._settled or self._withdrawn is not None:
                 return None
             self._settled = True
         if self._life == process.life():

@@ -283,11 +283,11 @@ class Watchdog:
     def _renewal_failed(self, hold: Hold, silence: NoAnswer) -> None:
         now = self._clock()
         was = hold.state
-        hold.due = now + timing.retry_renewal_after(hold.lease)
+        left = hold.trusted_until - now
+        hold.due = now + timing.retry_renewal_after(hold.lease, left)
         self._is_troubled = True
         if not hold.watched(Move.RENEWAL_FAILED):
             return
-        left = hold.trusted_until - now
         if was is State.HELD:
             self._emit(events.RenewalFailed(hold.resource, hold.record, left, silence.servers))
         if left <= 0 and was is not State.UNSURE and hold.watched(Move.TRUST_OVER):

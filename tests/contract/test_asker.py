@@ -318,6 +318,17 @@ def test_what_a_message_brings_is_taken_without_asking(owner: Owner, store: Stor
     owner.manager.release(hold)
 
 
+def test_what_has_gone_on_cannot_be_taken_as_well(owner: Owner) -> None:
+    open_inbox(owner)
+    owner.no_slot = True
+    first, second = owner.held("a"), owner.in_line("a")
+    owner.release(first)
+    until(lambda: owner.wakes[second] > 0, "it is woken")
+    second.go_on()
+    assert isinstance(owner.end_of(second), Held)
+    assert second.take() is None
+
+
 def test_a_grant_for_a_moment_becomes_a_lease_at_once(owner: Owner) -> None:
     hold = taken_in_line(owner)
     until(lambda: hold.trusted_until - time.monotonic() > 25.0, "it is renewed", within=0.9)

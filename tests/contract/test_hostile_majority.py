@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from typing import Any, Iterator, List
 
@@ -19,32 +18,14 @@ from celery_redlock.core.ports import (
     Terms,
 )
 from celery_redlock.store.several import open_several
-from tests.contract.test_hostile_answers import assert_of_the_contract, call, resp
+from tests.contract.test_hostile_answers import Babbler, assert_of_the_contract, call, resp
 
 INFO = b"# Server\r\nuptime_in_seconds:86400\r\n"
 SHA = b"0" * 40
 
 
-class Counterfeit:
+class Counterfeit(Babbler):
     """It says of itself what a server does, and to each script the same bytes."""
-
-    def __init__(self) -> None:
-        self.answer = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:

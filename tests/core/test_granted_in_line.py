@@ -106,3 +106,12 @@ def test_a_hint_without_a_fence_brings_no_grant() -> None:
 @pytest.mark.parametrize("text", ["", "G", "G a b", "G a 1", "G a 1 2 3", "G a -1 2", "\x00 \x00"])
 def test_a_text_that_is_none_of_ours_brings_nothing(text: str) -> None:
     assert Message.read(text).fence == 0
+
+
+def test_a_failed_renewal_of_a_grant_for_a_moment_is_tried_again_within_it() -> None:
+    left, tries = 0.9 * TTL, 0
+    while left > 0:
+        left -= timing.retry_renewal_after(LEASE, left)
+        tries += 1
+    assert 4 < tries < 20
+    assert timing.retry_renewal_after(LEASE, 20.0) == timing.retry_renewal_after(LEASE) == 1.0

@@ -182,8 +182,8 @@ class HubLoop(Loop):
         self._calls.append((call, args))
 
     def hurry(self) -> None:
-        if self._draining is None:
-            self.drain()
+        if self._draining is None and self._hub is not None:
+            self._turn()
 
     def close(self) -> None:
         if not self._is_open:

@@ -122,10 +122,16 @@ def test_what_is_to_be_hurried_runs_at_once_and_not_within_another_call() -> Non
         loop.hurry()
         came.append("outer")
 
+    hub = Hub()
+    loop.register(hub)
     loop.call(outer)
     loop.hurry()
     assert came == ["outer", "inner"]
+    loop.call(lambda: loop.later(60.0, lambda: None))
+    loop.hurry()
+    assert [entry for _, _, entry in hub.timer.queue], "an alarm that it set has a timer"
     loop.close()
+    hub.close()
 
 
 def test_what_a_call_calls_for_follows_in_its_turn_and_others_have_theirs() -> None:
