@@ -22,8 +22,9 @@ CLEARLY = 1.0
 #: Seconds: the median of the hand-overs takes some hundredths of one.
 AT_ONCE = 0.3
 
-#: Seconds: where a few places are blocked for long, the mean tells it.
-ON_AVERAGE = 0.15
+#: Seconds: where a few places are blocked for a second, the mean tells it. A sound run has some
+#: thousandths of one.
+ON_AVERAGE = 0.04
 
 #: Fewer hand-overs than these say nothing.
 ENOUGH = 5
