@@ -111,10 +111,6 @@ def _wake_up_lost() -> None:
     )
 
 
-def _head_not_told() -> None:
-    _rewrite_all(("call('PUBLISH', inbox, 'H ' .. head)", "local _ = inbox"))
-
-
 def _fence_reset() -> None:
     _rewrite_all(("last = math.max(last + 1, revived + 1, now_us)", "last = 1 + now_us % 1000"))
 
@@ -267,25 +263,13 @@ SABOTAGES: Dict[str, Sabotage] = {
     "wake-up-lost": Sabotage(
         "a release grants but tells nobody", "G4", ("tests/contract/test_line.py",), _wake_up_lost
     ),
-    "head-not-told": Sabotage(
-        "who has become the first in line is not told",
-        "G2",
-        ("tests/contract/test_line.py",),
-        _head_not_told,
-    ),
-    "grant-trusted-when-heard": Sabotage(
-        "a message that was long under way stretches ownership",
-        "G5",
-        ("tests/core/test_granted_in_line.py",),
-        _trust_from_after_the_request,
-    ),
     "fence-reset": Sabotage(
         "fences go back", "G5", ("tests/contract/test_holding.py",), _fence_reset
     ),
     "trust-from-after-the-request": Sabotage(
-        "a slow answer stretches ownership",
+        "a slow answer, or a message long under way, stretches ownership",
         "G5",
-        ("tests/core/test_trust.py",),
+        ("tests/core/test_granted_in_line.py", "tests/core/test_trust.py"),
         _trust_from_after_the_request,
     ),
     "fork-not-reset": Sabotage(
