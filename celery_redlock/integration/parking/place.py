@@ -14,6 +14,7 @@ from collections import OrderedDict, defaultdict
 from typing import Any, DefaultDict, List
 
 from celery_redlock.integration.parking.aside import Aside
+from celery_redlock.integration.parking.draining import look_up_often
 from celery_redlock.integration.parking.giving_back import give_back, stop_consuming
 from celery_redlock.integration.parking.keeping import forget, keep
 from celery_redlock.integration.parking.loop import Loop
@@ -68,6 +69,8 @@ class Place:
     def start(self) -> None:
         """The consumer has a connection to the broker."""
         self._visibility.start()
+        if self._consumer.hub is None:
+            look_up_often(self._consumer, lambda: self._residents.count > 0)
         if self._looks is None:
             self._looks = self._loop.later(_LOOK, self._look)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.harness.locked_shop import MakeLockedShop, eventually
@@ -35,3 +37,22 @@ def test_a_busy_worker_leaves_to_others_what_it_cannot_run(
     assert received() == 1 + PREFETCHED
     gate.open()
     assert [each.get(timeout=SOON) for each in (first, *others)] == ["done"] * (1 + OTHERS)
+
+
+#: Far below the two seconds for each message, or each few, that Celery waits on green pools.
+AT_ONCE = 6.0
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_what_stands_behind_those_that_wait_is_fetched_at_once(
+    make_locked_shop: MakeLockedShop, broker: str, account: str
+) -> None:
+    shop = make_locked_shop(broker, worker_prefetch_multiplier=1)
+    shop.worker(concurrency=1)
+    shop.send("work", f"{account}-first").get(timeout=SOON)
+    with shop.locks.held(account):
+        waiting = [shop.send("work", account) for _ in range(8)]
+        began = time.monotonic()
+        assert shop.send("work", f"{account}-other").get(timeout=SOON) == "done"
+        assert time.monotonic() - began < AT_ONCE
+    assert [each.get(timeout=SOON) for each in waiting] == ["done"] * len(waiting)
