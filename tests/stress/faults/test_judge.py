@@ -156,7 +156,7 @@ def test_one_place_that_is_blocked_for_long_is_told_by_the_mean() -> None:
     assert not in_a_row(pauses).faults([ENDS])
     (fault,) = in_a_row(pauses).faults([MEAN])
     assert "in the mean of 10" in fault
-    assert not in_a_row([0.1] * 10).faults([MEAN])
+    assert not in_a_row([0.02] * 10).faults([MEAN])
 
 
 def test_a_place_that_nobody_waited_for_is_not_judged() -> None:
