@@ -223,6 +223,7 @@ class _Site:
 
     def _await_blocked(self, count: int) -> None:
         _until(lambda: self.client.info("clients")["blocked_clients"] >= count)
+        time.sleep(0.002)  # as long as beside it: a machine that has slept is slower
 
     def _commands(self) -> int:
         """Calls and messages: what scripts call is no command of a client's."""
