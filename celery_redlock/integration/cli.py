@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, List, Optional, Union
 
 import click
 
@@ -41,10 +41,10 @@ class _Command(click.Command):
 @click.group()
 @flags.takes_url
 @click.pass_context
-def redlock(context: click.Context, redlock_url: Optional[str]) -> None:
+def redlock(context: click.Context, redlock_url: Union[str, List[str], None]) -> None:
     """Look at the locks of this app's tasks, and free them.
 
-    Of workers that were started with --redlock-url give the same URL here, before the command.
+    Of workers that were started with --redlock-url give the same URLs here, before the command.
     """
     context.with_resource(flags.on_server(context.obj.app, redlock_url))
 

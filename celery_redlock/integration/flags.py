@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterator, List, Mapping, Union
 
 import click
 from celery.bin.base import CeleryOption
@@ -29,7 +29,10 @@ _GROUP = "Lock options"
 _POLICIES = ("wait", "retry", "skip", "fail")
 
 _FLAGS: Mapping[str, Mapping[str, Any]] = {
-    "--redlock-url": {"help": "URL of the lock server."},
+    "--redlock-url": {
+        "multiple": True,
+        "help": "URL of the lock server; given several times: of each server of a Redlock.",
+    },
     "--redlock-ttl": {"type": float, "help": "Lease of a lock in seconds."},
     "--redlock-on-conflict": {
         "type": click.Choice(_POLICIES),
@@ -59,7 +62,7 @@ def takes_url(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def on_server(app: Any, redlock_url: Optional[str]) -> Iterator[None]:
+def on_server(app: Any, redlock_url: Union[str, List[str], None]) -> Iterator[None]:
     """Go by the lock server that a flag names, for a while; by the settings where none is named."""
     if redlock_url is None:
         yield
@@ -75,11 +78,14 @@ def on_server(app: Any, redlock_url: Optional[str]) -> Iterator[None]:
 def _checked(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """The flag's value; one that is unfit is refused before anything starts."""
     name = str(parameter.name)
+    urls = value if parameter.multiple else ()
+    if parameter.multiple:
+        value = list(urls) if len(urls) > 1 else next(iter(urls), None)
     try:
         if value is not None and name in SETTINGS:
             SETTINGS[name].kind.check(parameter.opts[0], value)
-        if value is not None and name == "redlock_url":
-            check_url(value)
+        for url in urls:
+            check_url(url)
     except ConfigurationError as error:
         raise click.BadParameter(error.message) from None
     return value

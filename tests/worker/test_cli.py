@@ -18,11 +18,13 @@ from celery import Celery
 from celery.bin.worker import worker
 from click.testing import CliRunner, Result
 
+from celery_redlock import Lock
 from celery_redlock.core.ports import Acquire, Granted, Leave, Line, Queued, Store, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.integration import control
 from celery_redlock.integration.cli import redlock
 from celery_redlock.integration.runtime import runtime_of
+from tests.harness.independent import Independent
 from tests.harness.process import free_port
 from tests.harness.servers import LockServer
 from tests.worker.local import local_app
@@ -348,6 +350,16 @@ def test_every_command_goes_by_the_lock_server_that_a_flag_names(
         assert where == {elsewhere.url, ""}
     assert [each["resource"] for each in office.json("ls")["resources"]] == ["account:2"]
     assert office.holders("account:2") == ["ours"]
+
+
+def test_the_flag_is_given_once_for_each_of_several_servers(office: Office) -> None:
+    with Independent.durable() as independent:
+        flags = [word for url in independent.urls for word in ("--redlock-url", url)]
+        theirs = local_app("office", redlock_url=independent.urls)
+        with Lock("account:1", app=theirs):
+            (found,) = office.json(*flags, "ls")["resources"]
+            assert found["resource"] == "account:1"
+        assert office.json("ls")["resources"] == []
 
 
 def test_it_says_what_the_workers_flag_says_and_refuses_what_that_refuses(office: Office) -> None:

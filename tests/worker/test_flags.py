@@ -16,6 +16,7 @@ import celery.bin.worker
 import pytest
 
 from celery_redlock.integration.settings import FLAGS_VARIABLE
+from tests.harness.independent import Independent
 from tests.harness.servers import LockServer
 from tests.harness.worker import WorkerProcess
 from tests.worker.local import apps_apart, local_app
@@ -188,6 +189,14 @@ def test_flags_count_also_where_the_settings_were_read_while_the_app_was_importe
     assert (facts["held"], facts["ttl"]) == (True, 44)
 
 
+def test_a_worker_locks_at_all_the_servers_that_its_flags_name(start: Callable[..., Call]) -> None:
+    with Independent.durable() as independent:
+        call = start(*(f"--redlock-url={url}" for url in independent.urls))
+        assert call("plain")["held"]
+        for server in independent.servers:
+            assert server.client().keys("*plain*"), f"nothing was asked for at {server.url}"
+
+
 def test_the_doctor_names_a_worker_that_goes_by_another_lock_server(
     start: Callable[..., Call], environment: Mapping[str, str], lock_server: LockServer
 ) -> None:
@@ -232,13 +241,18 @@ def test_a_worker_goes_by_its_own_flags_whatever_started_it(
         ("--redlock-url=http://:S3CRET@host", "expected a URL that begins with one of redis://"),
         ("--redlock-url=redis://:S3CRET/x@host", "percent-encode"),
         ("--redlock-url=redis://a;redis://:S3CRET@b", "got several in one text"),
+        ("--redlock-url=redis://a --redlock-url=redis://b", "at least three, got a list of 2"),
+        (
+            "--redlock-url=redis://a --redlock-url=redis://b --redlock-url=http://:S3CRET@c",
+            "expected a URL that begins with one of redis://",
+        ),
         ("--redlock-ttll=5", "--redlock-ttll"),
     ],
 )
 def test_a_bad_flag_is_refused_by_the_command_line_at_once(
     environment: Mapping[str, str], flag: str, says: str
 ) -> None:
-    done = run("-m", "celery", "-A", "project", "worker", flag, environment=environment)
+    done = run("-m", "celery", "-A", "project", "worker", *flag.split(), environment=environment)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
