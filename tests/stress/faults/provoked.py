@@ -52,7 +52,7 @@ PROVOCATIONS: Dict[str, Plan] = {
     "losses": _plan(
         PREFORK,
         _every(0.9, Fault(0, "stop a body's process beyond the lease", 1.4 * LEASE)),
-        long_share=0.7,
+        long_share=0.9,
         longest=4.5 * LEASE,
     ),
     # Outages in which nobody is overtaken.
