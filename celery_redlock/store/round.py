@@ -128,7 +128,11 @@ def poller(is_native: bool) -> Any:
 
 
 class _Select:
-    """``poll`` where eventlet has taken it away."""
+    """``poll`` where eventlet has taken it away.
+
+    Eventlet may also say that of a number which an earlier ``select`` of the greenlet was to wait
+    for, and that had become readable together with the one that it told of then.
+    """
 
     def __init__(self) -> None:
         self._numbers: Dict[int, int] = {}
@@ -141,4 +145,4 @@ class _Select:
 
     def poll(self, timeout_ms: float) -> Any:
         ready, _, _ = select.select(list(self._numbers), (), (), timeout_ms / 1000)
-        return [(number, self._numbers[number]) for number in ready]
+        return [(number, self._numbers[number]) for number in ready if number in self._numbers]

@@ -53,7 +53,7 @@ PROVOCATIONS: Dict[str, Plan] = {
         PREFORK,
         _every(0.9, Fault(0, "stop a body's process beyond the lease", 1.4 * LEASE)),
         long_share=0.9,
-        longest=4.5 * LEASE,
+        longest=7 * LEASE,
     ),
     # Outages in which nobody is overtaken.
     "doubts": _plan(
