@@ -1,9 +1,13 @@
-"""Locks and uniqueness for Celery tasks.
+"""Locks for Celery tasks.
 
 from celery_redlock import LockedTask
 
 @app.task(base=LockedTask, lock_key="account:{account_id}")
 def sync_account(account_id): ...
+
+All of this may be used from any thread. After a fork the parent keeps what it holds, and the child
+holds nothing. Durations are seconds. ``celery_redlock.signals`` has the signals, and
+``celery_redlock.testing`` what tests need.
 """
 
 from __future__ import annotations

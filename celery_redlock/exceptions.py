@@ -11,7 +11,7 @@ result backend.
     ├─ LockUnavailable          the lock server did not answer
     └─ LockError                the lock was used in a way that it cannot be used
        └─ LockNotOwned          not, or no longer, ours
-          └─ LockLost           another was granted the place
+          └─ LockLost           another was granted the place, or may be at any moment
              └─ LockUnsure      another may have been granted the place
 """
 
@@ -29,7 +29,10 @@ class RedlockError(Exception):
 
 
 class ConfigurationError(RedlockError, ImproperlyConfigured):  # type: ignore[misc]
-    """An option, a setting, a template or an argument cannot be used; says what was expected."""
+    """An option, a setting, a template or an argument cannot be used; says what was expected.
+
+    ``message`` is the whole sentence.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -39,8 +42,8 @@ class ConfigurationError(RedlockError, ImproperlyConfigured):  # type: ignore[mi
 class LockConflict(RedlockError):
     """The resource is held and the task's policy is ``fail``.
 
-    ``holder`` is the task id of the longest holder (``host/pid`` for a direct ``Lock``), ``since``
-    the Unix time in seconds at which it was granted; both None where the server cannot tell.
+    ``holder`` is the task id of the longest holder (``host/pid`` for a ``Lock``), ``since`` the
+    Unix time in seconds at which it was granted the lock; both None where that is not known.
     """
 
     def __init__(
@@ -58,8 +61,9 @@ class LockConflict(RedlockError):
 class LockTimeout(RedlockError):
     """The resource did not become free within the time allowed; ``waited`` is in seconds.
 
-    ``held`` is what the waiter, ``owner``, held itself meanwhile: two that wait for one another's
-    resource end like this. Both are None for a waiter that held nothing.
+    ``holder`` is as in LockConflict. ``held`` is a resource that the waiter, ``owner``, held itself
+    meanwhile: two that wait for one another's resource end like this. Both are None for a waiter
+    that held nothing.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class LockTimeout(RedlockError):
 
 
 class LockUnavailable(RedlockError):
-    """The lock server could not be reached; ``servers`` says which and how, without passwords."""
+    """The lock server did not answer; ``servers`` says which and how, without passwords."""
 
     def __init__(self, servers: str) -> None:
         super().__init__(servers)
@@ -103,7 +107,7 @@ class LockError(RedlockError):
 
 
 class LockNotOwned(LockError):
-    """The lock is not, or no longer, held by this owner."""
+    """The lock is not held by this owner: it was never acquired, or has ended."""
 
     def __init__(self, resource: str) -> None:
         super().__init__(resource)
@@ -114,7 +118,11 @@ class LockNotOwned(LockError):
 
 
 class LockLost(LockNotOwned):
-    """Another was granted the place while the body ran; ``fence`` is the number it had."""
+    """The lock was lost while the body ran: another was granted it, or it is free for another.
+
+    Somebody released it by force, for instance, or ``lock_max_hold`` is over. ``fence`` is the
+    number that was lost with it, None where none was known.
+    """
 
     def __init__(self, resource: str, fence: Optional[int] = None) -> None:
         super().__init__(resource)
@@ -126,7 +134,10 @@ class LockLost(LockNotOwned):
 
 
 class LockUnsure(LockLost):
-    """The lease could not be renewed in time: another may have been granted the place."""
+    """The lease was not renewed in time: another may have been granted the place.
+
+    No loss yet: if nobody needed the place, a renewal makes the lock certain again.
+    """
 
     def __str__(self) -> str:
         return f"{self.resource} may be lost (fence {self.fence})"

@@ -20,8 +20,9 @@ from celery_redlock.exceptions import ConfigurationError
 class Conflict:
     """What a callable policy is told. Times are seconds; ``since`` is Unix time.
 
-    ``holder`` is the task id of the longest holder, or ``host/pid`` for a direct lock; ``waiting``
-    is how many stand in line, ``waited`` how long this task has waited so far.
+    ``holder`` is the task id of the longest holder, or ``host/pid`` for a ``Lock``, and ``since``
+    when it was granted the lock, both None where that is not known; ``waiting`` is how many stand
+    in line, ``waited`` how long this task has waited so far.
     """
 
     task: str
@@ -56,7 +57,8 @@ def decide(policy: Policy, conflict: Conflict, *, own_copy: bool, republishable:
     except ValueError:
         expected = ", ".join(f'"{known.value}"' for known in Decision)
         raise ConfigurationError(
-            f"{conflict.task}: lock_on_conflict must return one of {expected}, got {name!r}"
+            f"task {conflict.task}: the callable lock_on_conflict must return one of {expected}, "
+            f"got {name!r}; return one of them"
         ) from None
     if decision is Decision.RETRY and not republishable:
         return Decision.WAIT

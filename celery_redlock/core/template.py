@@ -94,7 +94,11 @@ class Template:
 
 
 def resource(template: str, /, **arguments: Any) -> str:
-    """The resource's name, as a task with this ``lock_key`` gives it: for use with ``Lock``."""
+    """The resource's name, as a task with this ``lock_key`` gives it: for use with ``Lock``.
+
+    Raises ConfigurationError for a template or a value that cannot be, and for arguments that the
+    template does not name.
+    """
     parsed = Template.parse(template)
     unknown = sorted(set(arguments) - set(parsed.fields))
     if unknown:

@@ -109,7 +109,11 @@ class Children:
             native.start_thread(lambda: self._end(request, reason, pid))
         except RuntimeError:  # as many threads as may be: the lease ends it
             self._freeing.discard(reason)
-            logger.warning("no thread to free what the dead task %s held", request.id)
+            logger.warning(
+                "could not start a thread to free what the dead task %s held: whoever asks next on "
+                "this host takes it over, else its lease ends it",
+                request.id,
+            )
 
     def _end(self, request: Request, reason: object, pid: int) -> None:
         try:

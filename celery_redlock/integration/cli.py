@@ -62,7 +62,7 @@ def ls(context: click.Context, pattern: str, as_json: bool, stale: bool) -> None
     """List what is held or waited for, the oldest wait first.
 
     PATTERN is a glob over the resources' names: 'account:*'. HOLDER is a task's id, or host/pid for
-    a lock outside tasks; AGE is since it asked; LEASE is what is left of it; WAITING is how many
+    a lock outside tasks; AGE is since the grant; LEASE is what is left of it; WAITING is how many
     wait, and for how long the first of them has.
     """
     now = time.time()

@@ -1,5 +1,5 @@
 """Remote control: ``celery inspect redlock_held`` and ``redlock_server``, and
-``celery control redlock_release RESOURCE``.
+``celery control redlock_release RESOURCE``. ``parking.inspecting`` has ``redlock_parked``.
 
 The commands run in the worker's parent process, in its event loop: what they do is bounded by the
 connection's timeouts and a look of less than a second.

@@ -77,5 +77,9 @@ def _state(call: Call) -> Any:
         return call.task.backend.get_state(call.task_id)
     except Exception as problem:  # noqa: BLE001 - each backend has errors of its own
         what = type(problem).__name__
-        logger.warning("could not look whether %s has succeeded: %s", call.task_id, what)
+        logger.warning(
+            "could not ask the result backend whether %s has succeeded, so it runs: %s",
+            call.task_id,
+            what,
+        )
         return None

@@ -36,10 +36,13 @@ Duration = Union[int, float, timedelta]
 class Lock:
     """A lock on one resource, by its name as ``resource`` and ``task.lock_resource`` give it.
 
-    ``ttl`` is the lease in seconds, renewed at a third of it unless ``renew`` is False: then the
-    lock ends with its lease. ``app`` is the one in use when the lock is first used. Thread-safe;
-    after a fork the parent keeps what it holds, and the child's instance holds nothing. Where
-    locking is disabled it is acquired at once and locks nothing: ``fence`` is None.
+    ``ttl`` is the lease in seconds, 1 to 86400, renewed at a third of it unless ``renew`` is False:
+    then the lock ends with its lease. ``limit`` and ``mode`` are as ``lock_limit`` and
+    ``lock_mode`` of a task. ``app`` is the one in use when the lock is first used. Raises
+    ConfigurationError for a name or terms that cannot be.
+
+    Thread-safe; after a fork the parent keeps what it holds, and the child's instance holds
+    nothing. Where locking is disabled it is acquired at once and locks nothing: ``fence`` is None.
     """
 
     def __init__(
@@ -61,9 +64,10 @@ class Lock:
     def acquire(self, blocking: bool = True, blocking_timeout: Optional[Duration] = None) -> bool:
         """Acquire it, waiting in line for ``blocking_timeout`` seconds, None for ever.
 
-        Whether it was acquired. Raises LockError if this instance holds it already, LockUnavailable
-        when the lock server is away, and LockTimeout after ``redlock_nested_wait_timeout`` if this
-        code holds something else and gave no timeout.
+        Whether it was acquired. Raises LockError if this instance holds it already, or this code
+        holds it on other terms; LockUnavailable when the lock server is away; LockTimeout after
+        ``redlock_nested_wait_timeout`` if this code holds something else and gave no timeout; and
+        ConfigurationError if there is no lock server, or it cannot serve these terms.
         """
         timeout = None
         if blocking_timeout is not None:
@@ -82,10 +86,11 @@ class Lock:
         return self._acquire(owned, blocking and timeout != 0, timeout)
 
     def release(self) -> None:
-        """Release it, from any thread. Neither waits nor raises for a server that is away.
+        """Release it, from any thread.
 
         Raises LockError if this instance holds nothing; LockLost, or LockNotOwned, if what it held
-        had ended before: that of another is never touched.
+        had ended before: that of another is never touched. Raises nothing for a server that is
+        away: the release goes on in the background when the connection's timeout is over.
         """
         claim = self._claims.held("released")
         try:
@@ -126,22 +131,24 @@ class Lock:
     def extend(self, additional_time: Duration, replace_ttl: bool = False) -> bool:
         """Add seconds to what is left of the lease, or count them from now with ``replace_ttl``.
 
-        The lease on the server never becomes shorter; with ``replace_ttl`` the time for which this
-        instance trusts it may, until the next renewal. Raises LockNotOwned, or LockLost, if it is
-        no longer held, LockUnavailable when the lock server is away.
+        Returns True. The lease on the server never becomes shorter; with ``replace_ttl`` the time
+        for which this instance trusts it may, until the next renewal. Raises LockError if it was
+        not acquired, LockNotOwned, or LockLost, if it is no longer held, LockUnavailable when the
+        lock server is away.
         """
         more = MORE_TIME.check("Lock: additional_time", additional_time)
         return self._extend(more, replace_ttl)
 
     def reacquire(self) -> bool:
-        """Lease it for ``ttl`` seconds from now; raises as ``extend`` does."""
+        """Lease it for ``ttl`` seconds from now; returns True, and raises as ``extend`` does."""
         return self._extend(self._terms.lease_ms / 1000, replace=True)
 
     @property
     def fence(self) -> Optional[int]:
         """A number that only grows per resource; LockError while nothing is held.
 
-        None where locking is disabled.
+        None where locking is disabled. Over several independent servers the first look asks them,
+        and raises LockLost if the number cannot be made certain in time.
         """
         return _view(self._claims.held("asked for its fence")).fence
 
@@ -161,7 +168,11 @@ class Lock:
         return 0.0 if claim is None else _view(claim).expires_in
 
     def check(self) -> None:
-        """Raise LockLost if another was granted it, LockUnsure if another may have been."""
+        """Raise LockLost if another was granted it, LockUnsure if another may have been.
+
+        LockNotOwned while nothing is held. Asks nobody: what the last renewal said counts, and the
+        clock.
+        """
         claim = self._claims.now
         if claim is None:
             raise LockNotOwned(self.name)

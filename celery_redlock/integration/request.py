@@ -97,7 +97,11 @@ def _free(request: LockedRequest, pid: int) -> None:
     except Exception as problem:  # noqa: BLE001 - names come from users' code
         # The lease ends it, or whoever asks next on this host.
         if not isinstance(problem, RedlockError):
-            logger.exception("could not name the locks of the dead task %s", request.id)
+            logger.exception(
+                "could not name the locks of the dead task %s: whoever asks next on this host "
+                "takes them over, else their leases end them",
+                request.id,
+            )
     finally:
         # Celery closes what a task leaves open in its child, and nothing in this process.
         django.close_connections()

@@ -36,7 +36,8 @@ class LockedTask(Task):  # type: ignore[misc]
     """A task whose body runs under a lock: ``@app.task(base=LockedTask)``.
 
     The options are class attributes; None means what the setting of the same meaning says. They are
-    checked when the task is bound to its app.
+    checked when the task is bound to its app: ConfigurationError says what was expected. Durations
+    are seconds as int or float, or a timedelta. docs/options.md has them all.
     """
 
     abstract = True
@@ -49,13 +50,13 @@ class LockedTask(Task):  # type: ignore[misc]
     lock_limit = 1
     #: "exclusive" or "shared".
     lock_mode = "exclusive"
-    #: The lease in seconds; renewed at a third of it.
+    #: The lease in seconds, 1 to 86400; renewed at a third of it.
     lock_ttl = None
-    #: The longest a body may be kept alive by renewal, in seconds.
+    #: The longest that renewal keeps the lock of a body, in seconds.
     lock_max_hold = None
     #: "wait", "retry", "skip", "fail" or a callable over a Conflict.
     lock_on_conflict: ClassVar[Any] = None
-    #: The longest wait in seconds, from the first ask.
+    #: The longest wait in seconds, from the first ask; then LockTimeout.
     lock_wait_timeout = None
     #: How many may wait per resource.
     lock_max_waiting = None
@@ -105,7 +106,10 @@ class LockedTask(Task):  # type: ignore[misc]
         return current_lock()
 
     def lock_resource(self, *args: Any, **kwargs: Any) -> Union[str, Tuple[str, ...], None]:
-        """The name that a call with these arguments locks, several names, or None for no lock."""
+        """The name that a call with these arguments locks, several names, or None for no lock.
+
+        Raises ConfigurationError for arguments that cannot be part of a name; asks nobody.
+        """
         names = self.redlock_names(args, kwargs)
         if not names:
             return None
@@ -114,7 +118,8 @@ class LockedTask(Task):  # type: ignore[misc]
     def lock_state(self, *args: Any, **kwargs: Any) -> Any:
         """The state of the resource of a call with these arguments; asks the lock server.
 
-        A tuple of states if the call locks several resources, None if it locks none.
+        A tuple of states if the call locks several resources, None if it locks none. Raises
+        LockUnavailable when the lock server is away.
         """
         states = tuple(self._state_of(name) for name in self.redlock_names(args, kwargs))
         if len(states) > 1:

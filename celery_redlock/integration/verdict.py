@@ -108,7 +108,9 @@ def _publish_again(call: Call, refusal: Refusal) -> Any:
         # Not OperationalError alone: over a channel whose connection was cut, kombu stumbles over
         # what is missing there (an AttributeError). The task is none the worse for it.
         what = type(error).__name__
-        logger.warning("could not publish %s again, it waits here: %s", call.task_id, what)
+        logger.warning(
+            "could not send %s to its queue again, so it waits in its slot: %s", call.task_id, what
+        )
         raise Unpublished from error
     raise Ignore(f"published again to wait for {refusal.resource}")
 
@@ -122,7 +124,7 @@ def _record_retry(call: Call, refusal: Refusal) -> None:
     except Exception as problem:  # noqa: BLE001 - each backend has errors of its own
         # Often it is on the very server that is away: the task must not end for want of a note.
         what = type(problem).__name__
-        logger.warning("could not record that %s is tried again: %s", request.id, what)
+        logger.warning("could not record the state RETRY of %s: %s", request.id, what)
 
 
 def _shown(request: Any) -> Dict[str, str]:

@@ -46,10 +46,12 @@ class HeldLock:
 
     @property
     def resources(self) -> Tuple[str, ...]:
+        """The names of all resources."""
         return tuple(hold.resource for hold in self._holds)
 
     @property
     def fences(self) -> Mapping[str, Optional[int]]:
+        """The fences of all resources, by name; asks and raises as ``fence`` does."""
         return {hold.resource: hold.shown_fence for hold in self._holds}
 
     @property
@@ -69,7 +71,11 @@ class HeldLock:
         return self._trusted_for
 
     def check(self) -> None:
-        """Raise LockLost if another was granted the lock, LockUnsure if another may have been."""
+        """Raise LockLost if another was granted the lock, LockUnsure if another may have been.
+
+        LockNotOwned if it has ended otherwise: the outer hold that it re-entered was released.
+        Asks nobody: what the last renewal said counts, and the clock.
+        """
         now = time.monotonic()
         for hold in self._holds:
             state = hold.state
@@ -256,12 +262,13 @@ class Execution:
 def _refuse_more(hold: Hold, terms: Terms) -> None:
     if hold.terms.mode == "shared" and terms.mode == "exclusive":
         raise LockError(
-            f"{hold.resource} is held as shared by this execution: it cannot be had as exclusive"
+            f"{hold.resource} is held as shared by this execution: it cannot be had as exclusive "
+            "inside; take it as exclusive outside, or as shared here"
         )
     if terms.limit < hold.terms.limit:
         raise LockError(
             f"{hold.resource} is held with a limit of {hold.terms.limit} by this execution: "
-            f"it cannot be had with a limit of {terms.limit}"
+            f"it cannot be had with a limit of {terms.limit} inside; give both the same limit"
         )
 
 
@@ -311,8 +318,14 @@ def _living(locks: Tuple[Owned, ...]) -> Tuple[Owned, ...]:
 
 
 def current_lock() -> CurrentLock:
-    """The lock of the body that this runs in; LockError outside a locked task's body."""
+    """The lock of the body that this runs in, also in a helper; LockError outside a body.
+
+    In a thread or greenlet that the body started it is found where that has the body's context.
+    """
     execution = current()
     if execution is None or execution.lock is None:
-        raise LockError("there is no lock here: this does not run in the body of a LockedTask")
+        raise LockError(
+            "there is no lock here: this does not run in the body of a LockedTask; in other code "
+            "use celery_redlock.Lock"
+        )
     return execution.lock

@@ -40,7 +40,10 @@ class Met(NamedTuple):
 
 
 class MemoryLocks:
-    """The locks of apps, kept in memory while this context lasts. Made by ``memory_locks``."""
+    """The locks of apps, kept in memory while this context lasts. Made by ``memory_locks``.
+
+    For any thread of this process; a forked child and other processes have nothing of it.
+    """
 
     def __init__(
         self, apps: Sequence[Any], *, eager: Optional[bool], longest_wait: Optional[float]
@@ -86,7 +89,7 @@ class MemoryLocks:
         return self._rival(what, args, kwargs, {})
 
     def expired(self, what: Any, *args: Any, **kwargs: Any) -> Rival:
-        """As ``hold``, by a holder whose lease is over: it is in nobody's way."""
+        """As ``hold``, by somebody whose lease is over: it is in nobody's way."""
         rival = self._rival(what, args, kwargs, {}, lease_ms=1)
         while any(view.remaining_ms > 0 for view in rival.seen()):
             time.sleep(0.001)
@@ -101,7 +104,8 @@ class MemoryLocks:
     def lose(self, what: Any, *args: Any, **kwargs: Any) -> Rival:
         """Have a rival take it from whoever holds it: a body that does is told at once.
 
-        It is interrupted then, as its task's ``lock_on_lost`` says: also where it calls this.
+        It is interrupted then, as its task's ``lock_on_lost`` says: also where it calls this. The
+        rival holds it as after ``hold``.
         """
         app, names = named(what, args, kwargs)[:2]
         manager = runtime_of(app).manager
@@ -115,7 +119,7 @@ class MemoryLocks:
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Have the lock server not answer, for all of these apps."""
+        """Have the lock server not answer, for all of these apps, within the context."""
         for store in self._stores.values():
             store.is_away = True
         self._away = True

@@ -15,13 +15,13 @@ from celery_redlock.locking.outcomes import longest
 
 
 class Rival:
-    """Somebody else who holds. A context manager: released at its end."""
+    """Somebody else who holds ``resources``. A context manager: released at its end."""
 
     def __init__(self, manager: Manager, names: Sequence[str]) -> None:
         self._manager = manager
         self.resources = tuple(names)
         self.tokens: Dict[str, str] = {}
-        #: By resource.
+        #: The numbers that it was granted, by resource.
         self.fences: Dict[str, int] = {}
 
     def take(self, terms: Terms, record: Record) -> None:

@@ -93,7 +93,7 @@ def visibility_timeout(app: AppFacts) -> Iterator[Finding]:
         yield warning(
             "visibility-timeout",
             f"with acks_late the broker delivers again what is not done after {visible:g} s: "
-            f"{_names(long)} may run for longer, and the second copy waits in a slot meanwhile",
+            f"{_names(long)} may run for longer, and is delivered a second time meanwhile",
             "give a time_limit below the visibility_timeout of broker_transport_options",
         )
     waiting = [task for task in late if task not in long and _waits_beyond(task, visible)]

@@ -39,7 +39,7 @@ def stop_consuming(consumer: Any) -> None:
                 channel._brpop_read()
         task_consumer.cancel()
     except Exception as problem:  # noqa: BLE001 - each transport has errors of its own
-        logger.warning("could not stop consuming: %r", problem)
+        logger.warning("could not stop to take messages from the broker: %r", problem)
 
 
 def give_back(consumer: Any, kept: Sequence[Kept]) -> None:
@@ -55,7 +55,12 @@ def give_back(consumer: Any, kept: Sequence[Kept]) -> None:
         if requests:
             _return(requests)
     except Exception as problem:  # noqa: BLE001 - each transport has errors of its own
-        logger.warning("could not give back %d messages: %r", len(requests), problem)
+        logger.warning(
+            "could not give %d messages of waiting tasks back to the broker, which delivers them "
+            "again later: %r",
+            len(requests),
+            problem,
+        )
     for each in kept:
         forget(consumer, each)
 
