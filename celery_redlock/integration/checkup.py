@@ -26,6 +26,9 @@ from celery_redlock.store.urls import open_store
 #: Seconds after which these brokers deliver again what is not acknowledged, by the URL's beginning.
 _VISIBLE = {"redis": 3600.0, "rediss": 3600.0, "sentinel": 3600.0, "valkey": 3600.0, "sqs": 1800.0}
 
+#: Of these what is kept unacknowledged is dated anew: see ``parking.visibility``.
+_RENEWED = ("redis", "rediss", "sentinel")
+
 #: Names that apps have without being given one.
 _NO_NAMES = (None, "", "__main__", "default", "celery")
 
@@ -90,6 +93,7 @@ def app_facts(app: Any) -> AppFacts:
         prefix=settings.prefix,
         restart_grace=settings.restart_grace,
         visibility_timeout=_visibility_timeout(app),
+        renews_messages=_driver(app) in _RENEWED,
         max_park=_duration(settings.given.get("redlock_max_park")),
         tasks=tuple(_task_facts(app, task) for task in _locked_tasks(app)),
         servers=tuple(runtime_of(app).servers),
@@ -146,10 +150,15 @@ def _task_facts(app: Any, task: Any) -> TaskFacts:
     )
 
 
-def _visibility_timeout(app: Any) -> Optional[float]:
+def _driver(app: Any) -> str:
+    """The transport of the broker, as its URL says."""
     urls: Any = app.conf.broker_write_url
     url = (urls[0] if isinstance(urls, (list, tuple)) and urls else urls) or ""
-    default = _VISIBLE.get(str(url).split("://")[0].split("+")[0])
+    return str(url).split("://")[0].split("+")[0]
+
+
+def _visibility_timeout(app: Any) -> Optional[float]:
+    default = _VISIBLE.get(_driver(app))
     if default is None:
         return None
     given = (app.conf.broker_transport_options or {}).get("visibility_timeout")

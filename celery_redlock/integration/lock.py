@@ -277,10 +277,7 @@ class Lock:
 
     def _holders(self) -> Set[str]:
         """The tokens of those that hold it."""
-        try:
-            view = self._runtime.manager.inspect(self.name)
-        except NoAnswer as silence:
-            raise LockUnavailable(silence.servers) from silence
+        view = self._runtime.inspect(self.name)
         return {holder.token for holder in view.holders if holder.remaining_ms > 0}
 
 

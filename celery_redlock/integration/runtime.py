@@ -15,12 +15,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_redlock.core import events
 from celery_redlock.core.options import LockOptions, read_setting, resolve
-from celery_redlock.core.ports import Store, Terms
+from celery_redlock.core.ports import NoAnswer, ResourceView, Store, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.core.redlock import check_redlock
 from celery_redlock.core.slot import check_one_slot
 from celery_redlock.core.unpatched import is_patched
-from celery_redlock.exceptions import ConfigurationError
+from celery_redlock.exceptions import ConfigurationError, LockUnavailable
 from celery_redlock.integration import lock_signals
 from celery_redlock.integration import settings as conf
 from celery_redlock.integration.interruption import interrupter
@@ -180,6 +180,13 @@ class Runtime:
                 raise  # it came while the sink ran, and is the body's
             except Exception:  # noqa: BLE001 - a sink is anybody's code
                 logger.exception("an event sink of celery_redlock failed")
+
+    def inspect(self, resource: str) -> ResourceView:
+        """The resource as the lock server has it now; raises LockUnavailable."""
+        try:
+            return self.manager.inspect(resource)
+        except NoAnswer as silence:
+            raise LockUnavailable(silence.servers) from silence
 
     def record(
         self,

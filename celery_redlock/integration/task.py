@@ -154,7 +154,7 @@ class LockedTask(Task):  # type: ignore[misc]
         return self._options[1]
 
     def _state_of(self, name: str) -> ResourceState:
-        view = runtime_of(self.app).manager.inspect(name)
+        view = runtime_of(self.app).inspect(name)
         return ResourceState(
             resource=name,
             holders=tuple(_holder(seen) for seen in view.holders if seen.remaining_ms > 0),

@@ -313,10 +313,16 @@ def test_the_facts_of_a_task_are_its_options_in_force(any_server: LockServer) ->
 
 @pytest.mark.parametrize(
     ("url", "expected"),
-    [("redis+socket:///x", 3600), ("rediss://x", 3600), ("sqs://", 1800), ("amqp://x", None)],
+    [
+        ("redis+socket:///x", (3600, True)),
+        ("rediss://x", (3600, True)),
+        ("sqs://", (1800, False)),
+        ("amqp://x", (None, False)),
+    ],
 )
 def test_the_visibility_timeout_is_the_brokers(url: str, expected: Any) -> None:
-    assert app_facts(app_on("redis://a", broker_url=url)).visibility_timeout == expected
+    facts = app_facts(app_on("redis://a", broker_url=url))
+    assert (facts.visibility_timeout, facts.renews_messages) == expected
 
 
 @pytest.mark.parametrize(

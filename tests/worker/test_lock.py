@@ -446,12 +446,18 @@ def test_a_server_that_is_away_is_told_and_a_release_does_not_wait_for_it(
     with LockServer.start() as server:
         app = make_app(redlock_url=server.url, redlock_options={"socket_timeout": 0.3})
         lock, other = Lock(name, app=app), Lock(f"{name}-other", app=app)
+
+        @app.task(base=LockedTask, lock_key=name)
+        def work() -> None: ...
+
         lock.acquire()
         server.pause()
         try:
-            for call in (lock.locked, lock.owned, lock.reacquire, other.acquire):
-                with pytest.raises(LockUnavailable):
+            calls = (lock.locked, lock.owned, lock.reacquire, other.acquire, work.lock_state)
+            for call in calls:
+                with pytest.raises(LockUnavailable) as told:
                     call()
+                assert told.type is LockUnavailable
             assert lock.is_held
             began = time.monotonic()
             lock.release()

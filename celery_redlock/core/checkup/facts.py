@@ -72,6 +72,8 @@ class AppFacts:
     restart_grace: float = 2.0
     #: None where the broker delivers nothing again by time.
     visibility_timeout: Optional[float] = None
+    #: A worker dates the messages that it keeps anew, so that the broker counts from then on.
+    renews_messages: bool = False
     max_park: Optional[float] = None
     tasks: Tuple[TaskFacts, ...] = ()
     #: The lock servers' names; and those that each worker that answers goes by, none if it locks

@@ -96,18 +96,22 @@ def visibility_timeout(app: AppFacts) -> Iterator[Finding]:
             f"{_names(long)} may run for longer, and is delivered a second time meanwhile",
             "give a time_limit below the visibility_timeout of broker_transport_options",
         )
-    waiting = [task for task in late if task not in long and _waits_beyond(task, visible)]
+    # Of a message that is kept while its task waits: until it is dated anew, or sent anew.
+    spent = visible / 4 if app.renews_messages else visible / 2
+    waiting = [task for task in late if task not in long and _waits(task, spent, visible)]
     if waiting:
         yield warning(
             "visibility-timeout",
-            f"waiting for the lock counts as well, and may take longer than {visible:g} s: "
-            f"{_names(waiting)}",
-            "give a lock_wait_timeout that together with time_limit is below visibility_timeout",
+            f"of the {visible:g} s after which the broker delivers again, {spent:g} s may pass "
+            f"while the task waits for its lock: {_names(waiting)}",
+            f"give a time_limit of at most {visible - spent:g} s, or a longer visibility_timeout",
         )
 
 
 def parking(app: AppFacts) -> Iterator[Finding]:
     visible, most = app.visibility_timeout, app.max_park
+    if app.renews_messages:
+        return
     if visible is not None and most is not None and most >= visible:
         yield problem(
             "parking",
@@ -160,10 +164,12 @@ def _limit(task: TaskFacts) -> float:
     return task.time_limit or task.soft_time_limit or 0.0
 
 
-def _waits_beyond(task: TaskFacts, visible: float) -> bool:
-    if task.on_conflict not in ("wait", "retry"):
+def _waits(task: TaskFacts, spent: float, visible: float) -> bool:
+    """Whether its body may run out of time because it has waited for so long."""
+    if task.on_conflict != "wait":
         return False
-    return task.wait_timeout is None or task.wait_timeout + _limit(task) > visible
+    waited = spent if task.wait_timeout is None else min(spent, task.wait_timeout)
+    return waited + _limit(task) > visible
 
 
 def _names(tasks: Iterable[TaskFacts]) -> str:
