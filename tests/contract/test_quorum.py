@@ -30,6 +30,7 @@ from celery_redlock.store.majority import Contenders
 from celery_redlock.store.several import open_several
 from tests.contract.desk import said, until
 from tests.harness.independent import Independent
+from tests.harness.proxy import Proxy
 
 PREFIX = "test:1:"
 LEASE_MS = 20_000
@@ -297,6 +298,34 @@ def test_a_vote_that_is_still_under_way_is_not_taken_for_a_lost_one(
     assert not isinstance(answer, Closed)
     resume.join()
     until(lambda: room.settle("a", fence) == Extended(), "the late ones are heard")
+
+
+def test_a_vote_that_comes_after_a_rivals_hold_brings_no_older_hold_back() -> None:
+    lease_ms = 2000
+    patient = {"socket_timeout": 30.0}
+    with Independent.durable(3) as three, ExitStack() as stack:
+        second, third = (stack.enter_context(Proxy(url)) for url in three.urls[1:])
+        urls = [three.urls[0], second.url, third.url]
+        stores = [open_several(each, prefix=PREFIX, options=patient) for each in (urls, three.urls)]
+        ours, rivals = (Room(stack.enter_context(closing(store))) for store in stores)
+        for room in (ours, rivals):
+            room.until_granted("warm")
+            room.leave("warm")
+        third.hold()
+        fence = ours.granted("a", lease_ms)
+        time.sleep(lease_ms / 2000)
+        second.hold()
+        renewal = Renew("room", "a", fence, lease_ms)
+        # Only the first server extends it, which so keeps it for longer than the others.
+        renewing = threading.Thread(target=ours.store.renew, args=([renewal],))
+        renewing.start()
+        rivals.until_granted("b")
+        rivals.leave("b")
+        second.let_go()
+        third.let_go()
+        renewing.join()
+        (answer,) = ours.store.renew([renewal])
+        assert isinstance(answer, Closed)
 
 
 def test_a_new_vote_carries_the_record_that_a_renewal_brought(
