@@ -109,8 +109,9 @@ class Keeping:
             return
         if request.record:
             claim.request = claim.request._replace(record=request.record)
-        # Also those whose answer to an earlier renewal came after that of the majority.
-        for number in {*tally.no, *claim.without}:
+        # Also those whose answer to an earlier renewal came after that of the majority. Not who has
+        # restarted, and does not vote yet.
+        for number in {*tally.no, *claim.without}.difference(tally.missing):
             voter = self._servers.voters[number]
             wire = round_.take(voter)
             if wire is not None and number not in claim.asked:

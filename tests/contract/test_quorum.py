@@ -273,6 +273,29 @@ def test_a_server_that_always_answers_last_is_asked_for_its_vote_again_too() -> 
         until(is_everywhere, "every server has it")
 
 
+def test_a_server_that_restarted_empty_is_not_asked_for_its_vote_again_too_early() -> None:
+    lease_ms = 4000
+    with Independent(3) as three, ExitStack() as stack:
+        store = open_several(three.urls, prefix=PREFIX, options=PATIENT, longest_lease=4)
+        room = Room(stack.enter_context(closing(store)))
+        three.let_vote(4)
+        fence = room.granted("a", lease_ms)
+        renewal = Renew("room", "a", fence, lease_ms)
+        last = three.servers[2]
+        last.flush()
+        last.pause()
+        # That it has nothing of the hold is heard only after the next renewal was begun.
+        assert list(store.renew([renewal])) == [Extended()]
+        last.resume()
+        time.sleep(0.1)
+        last.restart()
+        with last.client() as client:
+            for _ in range(5):
+                assert list(store.renew([renewal])) == [Extended()]
+                time.sleep(0.05)
+                assert not client.keys()
+
+
 def open_three(three: Independent) -> Store:
     return open_several(three.urls, prefix=PREFIX, options=PATIENT)
 
