@@ -1,7 +1,7 @@
 """Renewals by a majority. Each also writes the fence back: see ``core.quorum``.
 
-A server that no longer has the entry of a hold is asked for its vote anew: the more servers have
-it, the more may be lost before the hold is.
+A server that has no entry of a hold is asked for its vote anew: the more servers have it, the more
+may be lost before the hold is. Also while a majority is silent, but not once the trust is over.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Keeping:
             round_.wait(lambda: all(part.tally.is_won or part.tally.is_refused for part in parts))
             for part in parts:
                 if part.tally.is_won:
-                    self._renewed(round_, part, asked_at)
+                    self._renewed(part, asked_at)
+                if not part.tally.is_refused:
+                    self._ask_anew(round_, part)
         return [self._answer(part.tally) for part in parts]
 
     def _part(self, request: Renew) -> Part:
@@ -99,16 +101,19 @@ class Keeping:
         frame = self._servers.frames.write_back([part.request for part in parts], given)
         round_.ask(voter, Call(frame, partial(_answered, parts, under_way), RAISE))
 
-    def _renewed(self, round_: Round, part: Part, asked_at: float) -> None:
-        request, claim, trust, tally = part
+    def _renewed(self, part: Part, asked_at: float) -> None:
+        request, claim, trust, _tally = part
         trust.lasts(timing.trusted_until(asked_at, request.lease_ms / 1000))
-        if claim is None:
-            return
         if request.kept:
             self._voting.claims.pop(request.token, None)
-            return
-        if request.record:
+        elif request.record and claim is not None:
             claim.request = claim.request._replace(record=request.record)
+
+    def _ask_anew(self, round_: Round, part: Part) -> None:
+        """Ask those for their vote that have nothing of the hold, while it would still count."""
+        request, claim, trust, tally = part
+        if claim is None or request.kept or trust.has_lapsed():
+            return
         # Also those whose answer to an earlier renewal came after that of the majority. Not who has
         # restarted, and does not vote yet.
         for number in {*tally.no, *claim.without}.difference(tally.missing):

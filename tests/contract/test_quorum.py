@@ -296,6 +296,18 @@ def test_a_server_that_restarted_empty_is_not_asked_for_its_vote_again_too_early
                 assert not client.keys()
 
 
+def test_a_server_without_a_part_in_a_hold_saves_it_when_another_dies() -> None:
+    with Independent.durable(3) as three, closing(open_three(three)) as store:
+        room = Room(store)
+        fence = room.granted("a")
+        assert room.settle("a", fence) == Extended()
+        _first, second, third = three.servers
+        third.flush()
+        second.kill()
+        renewal = Renew("room", "a", fence, LEASE_MS)
+        until(lambda: list(store.renew([renewal])) == [Extended()], "the third server has it")
+
+
 def open_three(three: Independent) -> Store:
     return open_several(three.urls, prefix=PREFIX, options=PATIENT)
 
