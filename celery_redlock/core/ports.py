@@ -7,6 +7,7 @@ request ran, or will.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
@@ -90,7 +91,8 @@ class Renew(NamedTuple):
     """Extend one hold, identified by token and fence. Never creates one, never shortens a lease.
 
     With ``kept`` the hold is from now on kept under that name, over the task's retry; a ``record``
-    stands in the place of the one that its ask brought.
+    stands in the place of the one that its ask brought. ``trusted_until``: monotonic time, for a
+    store that has not granted the hold itself.
     """
 
     resource: str
@@ -99,6 +101,7 @@ class Renew(NamedTuple):
     lease_ms: int
     kept: str = ""
     record: str = ""
+    trusted_until: float = math.inf
 
 
 class Beat(NamedTuple):

@@ -5,6 +5,8 @@ have a server in common, and a server gives its place to one at a time. What mak
 
 * A holder trusts its hold from before the first request was sent, for the lease less drift. Every
   server that voted keeps the entry for longer.
+* Once that trust is over, only servers that were seen to have the entry before count for a renewal.
+  A vote that was asked for earlier may be given late, after somebody else's hold.
 * A server that has lost its data could vote a second time. So one that has restarted does not vote
   until every lease that it may have forgotten is over.
 

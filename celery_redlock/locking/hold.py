@@ -153,7 +153,8 @@ class Hold:
 
     def renewal(self, lease_ms: int, kept: str = "") -> Renew:
         record = self.record.encode() if self.record_is_due else ""
-        return Renew(self.resource, self.token, self.fence or 0, lease_ms, kept, record)
+        fence, until = self.fence or 0, self.trusted_until
+        return Renew(self.resource, self.token, fence, lease_ms, kept, record, until)
 
     def granted(self, fence: int, trusted_until: float, now: float) -> None:
         with self._mutex:

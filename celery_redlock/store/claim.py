@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Dict, Set
+import time
+from typing import Dict, Iterable, Set
 
 from celery_redlock.core.ports import Acquire
 from celery_redlock.store.wire import Wire
+
+
+class Trust:
+    """Until when a hold is trusted, and which servers were seen to have it while it was: ``sure``.
+
+    Nobody else can have been granted it until then. Later a rival may have held and released it
+    before an ask that was long under way gets its vote: counted, that would bring the hold back.
+    """
+
+    __slots__ = ("sure", "trusted_until")
+
+    def __init__(self, trusted_until: float, sure: Iterable[int] = ()) -> None:
+        self.trusted_until = trusted_until
+        self.sure = set(sure)
+
+    def has_lapsed(self) -> bool:
+        return time.monotonic() >= self.trusted_until
+
+    def lasts(self, until: float) -> None:
+        self.trusted_until = max(self.trusted_until, until)
+
+    def doubts(self, server: int) -> bool:
+        """Whether what a server says now may be of a vote that came after a rival's hold."""
+        return self.has_lapsed() and server not in self.sure
+
+    def says_yes(self, server: int) -> bool:
+        """Note that a server has its entry; whether that counts."""
+        if self.doubts(server):
+            return False
+        self.sure.add(server)
+        return True
+
+    def says_no(self, server: int) -> None:
+        self.sure.discard(server)
 
 
 class Claim:
@@ -20,13 +55,13 @@ class Claim:
 
     __slots__ = (
         "asked",
-        "expires",
         "fence",
         "is_closed",
         "is_over",
         "request",
         "returning",
         "tainted",
+        "trust",
         "votes",
         "without",
     )
@@ -40,7 +75,7 @@ class Claim:
         self.without: Set[int] = set()
         #: That of the majority; 0 while there is none.
         self.fence = 0
-        self.expires = 0.0
+        self.trust = Trust(0.0)
         #: The last try came to nothing: what is granted from now on is given back.
         self.is_over = False
         #: The token has been left, also at servers that have not answered yet.

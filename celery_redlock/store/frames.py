@@ -98,7 +98,8 @@ class Frames:
         return f"{part}{bulk(*tokens)}".encode()
 
     def renew(self, requests: Sequence[Renew]) -> bytes:
-        parts = [self._renew_parts(request) for request in requests]
+        # Without the trust, which is another one each time.
+        parts = [self._renew_parts(*request[:-1]) for request in requests]
         head = RENEW.head(len(requests), 1 + _RENEWED * len(requests))
         keys = "".join([key for key, _hold in parts])
         keep = bulk(self._keep(max([request.lease_ms for request in requests])))
@@ -172,8 +173,9 @@ class Frames:
         )
         return keys, between
 
-    def _make_renew_parts(self, request: Renew) -> Tuple[str, str]:
-        resource, token, fence, lease_ms, kept, record = request
+    def _make_renew_parts(
+        self, resource: str, token: str, fence: int, lease_ms: int, kept: str, record: str
+    ) -> Tuple[str, str]:
         hold = bulk(token, str(lease_ms), str(fence), kept, record)
         return bulk(self.keys(resource)[0]), hold
 

@@ -28,7 +28,7 @@ from celery_redlock.core.ports import (
 from celery_redlock.core.quorum import Tally, pause_apart, pause_waiting
 from celery_redlock.store.answers import acquired, left
 from celery_redlock.store.ballots import EXPECT, GIVE_BACK, VOTE, WITHDRAW
-from celery_redlock.store.claim import Claim
+from celery_redlock.store.claim import Claim, Trust
 from celery_redlock.store.electorate import Electorate
 from celery_redlock.store.majority import Contenders
 from celery_redlock.store.mending import Undo
@@ -58,13 +58,13 @@ class Voting:
         lease = request.terms.lease_ms / 1000
         self._servers.longest_lease = max(self._servers.longest_lease, lease)
         claim, ballot = self._claim(request), self._servers.tally()
-        expires = timing.trusted_until(time.monotonic(), lease)
+        trusted_until = timing.trusted_until(time.monotonic(), lease)
         with self._servers.round() as round_:
             self._ask_all(round_, claim, ballot)
             # Not only until it is lost: what is still granted then would be given back by nobody.
             round_.wait(lambda: ballot.is_won or ballot.is_complete)
-            if ballot.is_won and time.monotonic() < expires:
-                claim.fence, claim.expires = ballot.highest, expires
+            if ballot.is_won and time.monotonic() < trusted_until:
+                claim.fence, claim.trust = ballot.highest, Trust(trusted_until, claim.votes)
                 return Granted(claim.fence, is_settled=False)
             self._give_all_back(round_, claim)
             answer = self._refused(request, ballot)
@@ -97,9 +97,8 @@ class Voting:
 
     def _forget_lapsed(self) -> None:
         """Forget holds that nobody renews and nobody released."""
-        now = time.monotonic()
         for token, claim in list(self.claims.items()):
-            if claim.fence and claim.expires < now:
+            if claim.fence and claim.trust.has_lapsed():
                 self.claims.pop(token, None)
 
     def _ask_all(self, round_: Round, claim: Claim, ballot: Ballot) -> None:
@@ -140,6 +139,7 @@ class Voting:
             ballot.no[number] = Busy(0)
         else:
             ballot.yes[number] = claim.votes[number] = verdict.fence
+            claim.trust.says_yes(number)
             if claim.is_over and not claim.is_closed:
                 self._give_back(self._servers.voters[number], wire, claim)
         self._forget_if_gone(claim)

@@ -30,6 +30,7 @@ from celery_redlock.store.majority import Contenders
 from celery_redlock.store.several import open_several
 from tests.contract.desk import said, until
 from tests.harness.independent import Independent
+from tests.harness.proxy import Proxy
 
 PREFIX = "test:1:"
 LEASE_MS = 20_000
@@ -272,6 +273,41 @@ def test_a_server_that_always_answers_last_is_asked_for_its_vote_again_too() -> 
         until(is_everywhere, "every server has it")
 
 
+def test_a_server_that_restarted_empty_is_not_asked_for_its_vote_again_too_early() -> None:
+    lease_ms = 4000
+    with Independent(3) as three, ExitStack() as stack:
+        store = open_several(three.urls, prefix=PREFIX, options=PATIENT, longest_lease=4)
+        room = Room(stack.enter_context(closing(store)))
+        three.let_vote(4)
+        fence = room.granted("a", lease_ms)
+        renewal = Renew("room", "a", fence, lease_ms)
+        last = three.servers[2]
+        last.flush()
+        last.pause()
+        # That it has nothing of the hold is heard only after the next renewal was begun.
+        assert list(store.renew([renewal])) == [Extended()]
+        last.resume()
+        time.sleep(0.1)
+        last.restart()
+        with last.client() as client:
+            for _ in range(5):
+                assert list(store.renew([renewal])) == [Extended()]
+                time.sleep(0.05)
+                assert not client.keys()
+
+
+def test_a_server_without_a_part_in_a_hold_saves_it_when_another_dies() -> None:
+    with Independent.durable(3) as three, closing(open_three(three)) as store:
+        room = Room(store)
+        fence = room.granted("a")
+        assert room.settle("a", fence) == Extended()
+        _first, second, third = three.servers
+        third.flush()
+        second.kill()
+        renewal = Renew("room", "a", fence, LEASE_MS)
+        until(lambda: list(store.renew([renewal])) == [Extended()], "the third server has it")
+
+
 def open_three(three: Independent) -> Store:
     return open_several(three.urls, prefix=PREFIX, options=PATIENT)
 
@@ -297,6 +333,34 @@ def test_a_vote_that_is_still_under_way_is_not_taken_for_a_lost_one(
     assert not isinstance(answer, Closed)
     resume.join()
     until(lambda: room.settle("a", fence) == Extended(), "the late ones are heard")
+
+
+def test_a_vote_that_comes_after_a_rivals_hold_brings_no_older_hold_back() -> None:
+    lease_ms = 2000
+    patient = {"socket_timeout": 30.0}
+    with Independent.durable(3) as three, ExitStack() as stack:
+        second, third = (stack.enter_context(Proxy(url)) for url in three.urls[1:])
+        urls = [three.urls[0], second.url, third.url]
+        stores = [open_several(each, prefix=PREFIX, options=patient) for each in (urls, three.urls)]
+        ours, rivals = (Room(stack.enter_context(closing(store))) for store in stores)
+        for room in (ours, rivals):
+            room.until_granted("warm")
+            room.leave("warm")
+        third.hold()
+        fence = ours.granted("a", lease_ms)
+        time.sleep(lease_ms / 2000)
+        second.hold()
+        renewal = Renew("room", "a", fence, lease_ms)
+        # Only the first server extends it, which so keeps it for longer than the others.
+        renewing = threading.Thread(target=ours.store.renew, args=([renewal],))
+        renewing.start()
+        rivals.until_granted("b")
+        rivals.leave("b")
+        second.let_go()
+        third.let_go()
+        renewing.join()
+        (answer,) = ours.store.renew([renewal])
+        assert isinstance(answer, Closed)
 
 
 def test_a_new_vote_carries_the_record_that_a_renewal_brought(

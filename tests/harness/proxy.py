@@ -10,6 +10,9 @@
 * ``slow``: the server runs it, its answer reaches the client ``late_by`` seconds later; here the
   connection lives on.
 
+``hold``: what clients send from then on reaches the server after ``let_go``, also when they have
+closed their connection meanwhile.
+
 As on a network, what is late arrives over its old connection, and so never at a restarted server.
 """
 
@@ -62,6 +65,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._armed: Dict[str, Cut] = {}
         self._mutex = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
         self._open: Dict[int, Tuple[socket.socket, socket.socket]] = {}
         #: Calls that were sent by clients, by script.
         self.calls: Counter[str] = Counter()
@@ -85,6 +90,12 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
+    def hold(self) -> None:
+        self._flows.clear()
+
+    def let_go(self) -> None:
+        self._flows.set()
+
     def mend(self) -> None:
         with self._mutex:
             self._armed.clear()
@@ -97,6 +108,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._flows.set()
         for pair in list(self._open.values()):
             _close(*pair)
 
@@ -133,6 +145,7 @@ class Proxy:
                             time.sleep(cut.late_by)
                         client.sendall(data)
                         continue
+                    self._flows.wait()
                     cut = self._cut_of(data)
                     point = cut.point
                     if point not in ("before", "late"):
