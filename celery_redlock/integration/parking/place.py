@@ -89,6 +89,7 @@ class Place:
 
     def close(self) -> None:
         """The worker ends: every message goes back to its queue, and nobody stays in line."""
+        self._slots.close()
         # What the broker has sent by now is kept as well.
         stop_consuming(self._consumer)
         self._visibility.stop()

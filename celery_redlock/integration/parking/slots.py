@@ -90,6 +90,9 @@ class Slots:
         """
         raise NotImplementedError
 
+    def close(self) -> None:
+        """The worker ends: nobody is served any more, where the loop still turns."""
+
     def leave(self, turn: Turn) -> None:
         """For ``Turn.cancel``."""
         raise NotImplementedError
