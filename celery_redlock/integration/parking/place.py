@@ -83,6 +83,7 @@ class Place:
         self._looks = self._loop.later(_LOOK, self._look)
         for parked in self.parked:
             self._passage.is_over(parked)
+        self._passage.look_at_sent()
         # If there are too many, the last to come goes first: the others are granted before.
         for parked in reversed(self._residents.in_line):
             self._passage.send_back_if_too_much(parked)
