@@ -285,7 +285,8 @@ class Passage:
             handed = ()
             request.new_receipt()
             parked.abandon()
-        request.send_along(replace(parked.sent, holds=handed))
+        space = parked.runtime.space
+        request.send_along(replace(parked.sent, space=space, holds=handed))
         if len(handed) == 1:
             self._bodies[handed[0].resource] = request
         self._residents.remove(parked)

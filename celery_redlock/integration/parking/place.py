@@ -101,7 +101,7 @@ class Place:
         self._loop.drain()
         give_back(self._consumer, [each.kept for each in parked])
         for asker in {each.runtime.asker for each in parked}:
-            asker.stop(_LEAVE_WITHIN)
+            asker.wait_until_told(_LEAVE_WITHIN)
         self._aside.stop()
         self._loop.close()
 
