@@ -49,10 +49,12 @@ class Refusal:
 class Sent:
     """How the parent's asking ended. At most one of the last four says something.
 
-    ``copy`` is another copy of the task that was met on the way; ``waited`` seconds since the first
-    ask. With nothing in the last four the receiver asks for itself.
+    ``space`` is the runtime's where it asked: nothing else of it counts in another. ``copy`` is
+    another copy of the task that was met on the way; ``waited`` seconds since the first ask. With
+    nothing in the last four the receiver asks for itself.
     """
 
+    space: str = ""
     waited: float = 0.0
     #: Whether it stood in line meanwhile.
     was_queued: bool = False

@@ -9,7 +9,7 @@ from celery_redlock.integration import copies
 from celery_redlock.integration.asking import Asking
 from celery_redlock.integration.call import Call
 from celery_redlock.integration.handing import Refusal, Sent
-from celery_redlock.integration.runtime import Runtime
+from celery_redlock.integration.runtime import Runtime, runtime_of_space
 from celery_redlock.integration.steps import walk
 from celery_redlock.locking.execution import Execution, HeldLock, NoLock
 
@@ -22,6 +22,9 @@ def obtain(
     What is held is in ``execution.holds`` either way, for the caller to release. Raises
     LockTimeout, LockUnavailable, LockError, and what a callable policy raises.
     """
+    if call.sent is not None and call.sent.space != runtime.space:
+        _give_back(call, execution, call.sent)
+        call = call._replace(sent=Sent(waited=call.sent.waited, was_queued=call.sent.was_queued))
     asking = Asking(runtime, call, execution)
     if call.sent is not None:
         _take_over(runtime, asking, execution, call.sent)
@@ -64,6 +67,23 @@ def _take_over(runtime: Runtime, asking: Asking, execution: Execution, sent: Sen
         if hold not in taken:
             # Not its token's end: an ask with the same one confirms what it still has.
             execution.asked.discard(hold.resource)
+
+
+def _give_back(call: Call, execution: Execution, sent: Sent) -> None:
+    """Release what the parent was granted as another app's, for a task of the same name.
+
+    Celery means a process to have workers of one app. In a pool of threads or greenlets it runs
+    what any of them receives as a task of the app whose worker was started last.
+    """
+    giver = runtime_of_space(sent.space)
+    if giver is None:  # the lease ends it
+        return
+    asking = Asking(giver, call, execution)
+    for handed in sent.holds:
+        hold = asking.new_hold(handed.resource)
+        if giver.manager.adopt(hold, handed):
+            giver.manager.release(hold)
+    execution.asked.clear()
 
 
 def _is_held(execution: Execution, name: str) -> bool:

@@ -55,7 +55,7 @@ class LockedRequest(Request):  # type: ignore[misc]
         sent, receipt = self._request_dict.get(SENT), self._request_dict[RECEIPT]
         if sent is not None and sent.holds:
             tokens = [token_of(receipt, handed.resource) for handed in sent.holds]
-            runtime_of(self._app).manager.bodies_over(tokens)
+            runtime_of(self.task.app).manager.bodies_over(tokens)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         self.is_accepted = True
@@ -88,7 +88,8 @@ def _settling(on_success: Any) -> Any:
 def _free(request: LockedRequest, pid: int) -> None:
     """Release what its child held, which is dead, or was to hold; in a thread of its own."""
     try:
-        runtime = runtime_of(request._app)
+        # The task's app: a worker may have tasks that are bound to another than its own.
+        runtime = runtime_of(request.task.app)
         if runtime.settings.enabled:
             receipt = request._request_dict[RECEIPT]
             names = request.task.redlock_names(request.args, request.kwargs)

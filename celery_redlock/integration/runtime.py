@@ -5,6 +5,8 @@ A fork keeps the runtime and resets the manager's life; a spawned process makes 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
@@ -46,6 +48,7 @@ class Runtime:
         self._manager: Optional[Manager] = None
         self._asker: Optional[Asker] = None
         self._settings: Optional[conf.Settings] = None
+        self._space: Optional[str] = None
         self.sinks = [log, lock_signals.sender_for(app)]
         #: The outermost task of each thread or greenlet, until it has ended for certain.
         self.running: Dict[int, Execution] = {}
@@ -81,6 +84,17 @@ class Runtime:
         return self._manager
 
     @property
+    def space(self) -> str:
+        """A name for the locks that it knows, which is that of others with the same; no secret."""
+        if stand_in_for(self._app) is not None:
+            return self.settings.prefix
+        if self._space is None:
+            url, _options = conf.server(self._app, self.settings)
+            told = json.dumps([self.settings.prefix, url])
+            self._space = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return self._space
+
+    @property
     def asker(self) -> Asker:
         """Asks for what the worker's parent keeps."""
         if self._asker is None or self._asker.manager is not self.manager:
@@ -97,6 +111,11 @@ class Runtime:
             check_server(url, options)
         else:
             check_several(url, options)
+
+    @property
+    def has_locked(self) -> bool:
+        """Whether it may have locked something, on its own lock server."""
+        return self._manager is not None
 
     @property
     def servers(self) -> List[str]:
@@ -150,6 +169,7 @@ class Runtime:
     def refresh(self) -> None:
         """Read the settings again: the worker's flags have come."""
         self._settings = None
+        self._space = None
         self._manager = None
         self._asker = None
 
@@ -263,6 +283,14 @@ class Runtime:
 
 
 _runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()
+
+
+def runtime_of_space(space: str) -> Optional[Runtime]:
+    """The runtime of this process that has locked something there; None where there is none."""
+    for runtime in list(_runtimes.values()):
+        if runtime.has_locked and runtime.space == space:
+            return runtime
+    return None
 
 
 def app_in_use() -> Any:

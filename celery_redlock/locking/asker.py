@@ -72,7 +72,7 @@ class Asker:
         self._farewells: Deque[Farewell] = deque()
         self._looks: List[Tuple[float, int, Pending, Step]] = []
         self._pendings: Set[Pending] = set()
-        self._stopped: Optional[native.Signal] = None
+        self._awaited: List[native.Signal] = []
         self._is_used = False
         self._numbers = itertools.count()
         self._signal = native.Signal()
@@ -107,15 +107,15 @@ class Asker:
         """``Pending.cancel`` for each, in one batch."""
         self.post(partial(self._cancel, [each for each in pendings if each.withdraws(Cancelled)]))
 
-    def stop(self, within: float) -> None:
-        """Cancel all that is pending, and wait so long at most until the server has been told.
+    def wait_until_told(self, within: float) -> None:
+        """Wait so long at most until the server has been told of all that was cancelled.
 
         What it has not heard by then ends with its lease, or with its silence in line.
         """
         if self._is_used:
-            stopped = native.Signal()
-            self.post(partial(self._stop, stopped))
-            stopped.wait(within)
+            told = native.Signal()
+            self.post(partial(self._awaited.append, told))
+            told.wait(within)
 
     def post(self, call: Callable[[], None]) -> None:
         self._posted.append(call)
@@ -187,8 +187,9 @@ class Asker:
                 self._send_asks()
             if not (self._posted or self._farewells or self._asks):
                 break
-        if self._stopped is not None and not self._pendings:
-            self._stopped.set()
+        if self._awaited and not any(pending.is_cancelled for pending in self._pendings):
+            while self._awaited:
+                self._awaited.pop().set()
 
     def _do_posted(self) -> None:
         while self._posted:
@@ -207,10 +208,6 @@ class Asker:
     def _cancel(self, pendings: Sequence[Pending]) -> None:
         for pending in pendings:
             pending.withdraw()
-
-    def _stop(self, stopped: native.Signal) -> None:
-        self._stopped = stopped
-        self._cancel([each for each in self._pendings if each.withdraws(Cancelled)])
 
     def _safely(self, call: Callable[[], None]) -> None:
         try:

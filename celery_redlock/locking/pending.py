@@ -164,6 +164,10 @@ class Pending:
         return self._phase is Phase.ASKING
 
     @property
+    def is_cancelled(self) -> bool:
+        return self._withdrawn is Cancelled
+
+    @property
     def is_in_line(self) -> bool:
         return self._phase is Phase.IN_LINE
 

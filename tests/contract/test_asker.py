@@ -33,6 +33,7 @@ class Owner:
         self.manager = Manager(store, self.told.append)
         self.asker = Asker(self.manager)
         self.no_slot = False
+        self.asked: List[Pending] = []
         self.queues: Counter[Pending] = Counter()
         self.wakes: Counter[Pending] = Counter()
         self.ended: Dict[Pending, Ended] = {}
@@ -43,7 +44,9 @@ class Owner:
         record = Record(me.host, me.pid, 0.0, boot_id=me.boot_id, pid_namespace=me.pid_namespace)
         holds = [Hold(name, Terms(lease_ms=30_000), record) for name in names]
         holds[-1].seq = seq
-        return self.asker.ask(holds, patience or Patience(), self)
+        pending = self.asker.ask(holds, patience or Patience(), self)
+        self.asked.append(pending)
+        return pending
 
     def queued(self, pending: Pending) -> None:
         self.queues[pending] += 1
@@ -75,7 +78,8 @@ class Owner:
 
     def go_home(self) -> None:
         """Leave nothing that would ask, or be renewed, in the next test."""
-        self.asker.stop(WITHIN)
+        self.asker.cancel_all(self.asked)
+        self.asker.wait_until_told(WITHIN)
         for pending, ended in list(self.ended.items()):
             if isinstance(ended, Held):
                 self.release(pending)
@@ -214,11 +218,16 @@ def test_a_lost_wake_up_is_healed_by_a_heartbeat(owner: Owner) -> None:
     assert isinstance(owner.end_of(pending), Held)
 
 
-def test_the_end_of_a_worker_leaves_nobody_in_line(owner: Owner) -> None:
+def test_the_end_of_a_worker_leaves_nobody_in_line_but_who_is_anothers(owner: Owner) -> None:
     owner.held("a")
     pendings = [owner.in_line("a") for _ in range(10)]
-    owner.asker.stop(WITHIN)
-    assert [owner.ended[pending] for pending in pendings] == [Cancelled()] * 10
+    owner.asker.cancel_all(pendings[1:])
+    owner.asker.wait_until_told(WITHIN)
+    assert [owner.ended[pending] for pending in pendings[1:]] == [Cancelled()] * 9
+    assert pendings[0] not in owner.ended
+    assert len(owner.manager.inspect("a").waiters) == 1
+    owner.asker.cancel_all(pendings)
+    owner.asker.wait_until_told(WITHIN)
     assert owner.manager.inspect("a").waiters == ()
 
 

@@ -247,7 +247,6 @@ class Program:
         """Everybody goes home: nothing may be left."""
         for process in self.processes:
             process.network.faults = []
-            process.asker.stop(0.0)
             while not process.asker.is_idle:
                 process.asker.cancel_all(list(process.asked))
                 process.asker.round()

@@ -3,6 +3,9 @@
 Celery puts into these pools whatever comes, and stands still itself where a pool of greenlets is
 full. So what is running is counted here, and who needs no lock stands in the same line. While
 nobody waits and a slot is free, a request passes as if there were no line.
+
+Greenlets go on while the worker ends: nobody is served from there on, neither while the consumer is
+stopped nor, at a cold shutdown, while Celery waits for the pool to be empty, which it does first.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ class LineSlots(Slots):
         self._pool = consumer.pool
         self._apply: Callable[..., Any] = self._pool.on_apply
         self._pool.on_apply = self._on_apply
+        self._is_open = True
+        self._stop: Callable[[], None] = self._pool.on_stop
+        self._pool.on_stop = self._on_stop
 
     def take(self, callback: Callable[[], None], first: bool = False) -> Turn:
         turn = Turn(self, callback)
@@ -43,7 +49,7 @@ class LineSlots(Slots):
         return turn
 
     def pass_through(self, request: Any) -> None:
-        if self._line or self._free() <= 0:
+        if self._line or not self._is_open or self._free() <= 0:
             self._line.append(Passing(request))
             self._look_later()
         else:
@@ -60,6 +66,9 @@ class LineSlots(Slots):
     def clear(self) -> None:
         self._line.clear()
 
+    def close(self) -> None:
+        self._is_open = False
+
     def leave(self, turn: Turn) -> None:
         try:
             self._line.remove(turn)
@@ -68,7 +77,7 @@ class LineSlots(Slots):
         self._tell()
 
     def _look(self) -> None:
-        while self._line and self._free() > 0:
+        while self._line and self._is_open and self._free() > 0:
             head = self._line.popleft()
             if isinstance(head, Passing):
                 self._put(head.request)
@@ -102,6 +111,11 @@ class LineSlots(Slots):
     def _on_apply(self, *args: Any, **kwargs: Any) -> Any:
         """Stands for the pool's ``on_apply``: through it goes all that the pool runs."""
         raise NotImplementedError
+
+    def _on_stop(self) -> None:
+        """Stands for the pool's ``on_stop``, which waits until the pool is empty."""
+        self.close()
+        self._stop()
 
 
 class ThreadSlots(LineSlots):

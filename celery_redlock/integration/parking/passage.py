@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
 from weakref import WeakValueDictionary
 
@@ -284,7 +285,8 @@ class Passage:
             handed = ()
             request.new_receipt()
             parked.abandon()
-        request.send_along(replace(parked.sent, holds=handed))
+        space = parked.runtime.space
+        request.send_along(replace(parked.sent, space=space, holds=handed))
         if len(handed) == 1:
             self._bodies[handed[0].resource] = request
         self._residents.remove(parked)
@@ -308,6 +310,15 @@ class Passage:
             if not parked.request.is_accepted and self._slots.is_discarded(job):
                 parked.abandon()
         self._sent = []
+
+    def look_at_sent(self) -> None:
+        """Who was put into the pool ahead of his slot ends here as well, if he is revoked or has
+        expired: no process looks.
+        """
+        for parked, job in self._sent:
+            if self._slots.take_back(job, partial(is_revoked, parked.request)):
+                parked.abandon()
+                self._sent = [each for each in self._sent if each[0] is not parked]
 
     def is_over(self, parked: Parked) -> bool:
         """Whether it must not run any more: revoked, expired, or no longer here."""

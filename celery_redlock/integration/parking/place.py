@@ -83,12 +83,14 @@ class Place:
         self._looks = self._loop.later(_LOOK, self._look)
         for parked in self.parked:
             self._passage.is_over(parked)
+        self._passage.look_at_sent()
         # If there are too many, the last to come goes first: the others are granted before.
         for parked in reversed(self._residents.in_line):
             self._passage.send_back_if_too_much(parked)
 
     def close(self) -> None:
         """The worker ends: every message goes back to its queue, and nobody stays in line."""
+        self._slots.close()
         # What the broker has sent by now is kept as well.
         stop_consuming(self._consumer)
         self._visibility.stop()
@@ -99,7 +101,7 @@ class Place:
         self._loop.drain()
         give_back(self._consumer, [each.kept for each in parked])
         for asker in {each.runtime.asker for each in parked}:
-            asker.stop(_LEAVE_WITHIN)
+            asker.wait_until_told(_LEAVE_WITHIN)
         self._aside.stop()
         self._loop.close()
 

@@ -75,6 +75,19 @@ class PreforkSlots(Slots):
         result = request._apply_result
         return result and result()
 
+    def take_back(self, job: Any, is_wanted: Callable[[], bool]) -> bool:
+        buffer = self._pool.outbound_buffer
+        if job not in buffer or not is_wanted():
+            return False
+        buffer.remove(job)
+        job.discard()
+        if self._is_in_debt:
+            self._is_in_debt = False
+            del self._semaphore._waiting[self._places_of_tickets()[0]]
+        else:
+            self._semaphore.release()
+        return True
+
     def is_discarded(self, job: Any) -> bool:
         # Celery clears the buffer of what it has not begun to write to a process.
         return job is not None and job._write_to is None and not job._accepted
@@ -109,9 +122,12 @@ class PreforkSlots(Slots):
 
     def _tickets(self) -> List[int]:
         """Where in the semaphore's line ours stand, without the one that settles a debt."""
-        waiting = self._semaphore._waiting
-        ours = [place for place, ticket in enumerate(waiting) if ticket[0] == self._grant]
+        ours = self._places_of_tickets()
         return ours[1:] if self._is_in_debt else ours
+
+    def _places_of_tickets(self) -> List[int]:
+        waiting = self._semaphore._waiting
+        return [place for place, ticket in enumerate(waiting) if ticket[0] == self._grant]
 
     def _grant(self) -> None:
         if self._is_in_debt:

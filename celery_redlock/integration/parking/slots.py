@@ -79,6 +79,12 @@ class Slots:
         """What the pool calls a request that was run; None where that is of no use."""
         return None
 
+    def take_back(self, job: Any, is_wanted: Callable[[], bool]) -> bool:
+        """Have the pool forget a job that no process has begun to be given, if that is wanted: its
+        slot is as if it had never been used. Whether it was; ``is_wanted`` is asked if it can be.
+        """
+        return False
+
     def is_discarded(self, job: Any) -> bool:
         """Whether no process was given this job, nor will be, now that the connection is lost."""
         return False
@@ -89,6 +95,9 @@ class Slots:
         Slots that are reserved stay so until they are given back or used.
         """
         raise NotImplementedError
+
+    def close(self) -> None:
+        """The worker ends: nobody is served any more, where the loop still turns."""
 
     def leave(self, turn: Turn) -> None:
         """For ``Turn.cancel``."""

@@ -31,14 +31,14 @@ class Busy:
             pool=PREFORK, concurrency=1, environment=environment, **options
         )
 
-    def sent_ahead(self, account: str, gate: str) -> Any:
+    def sent_ahead(self, account: str, gate: str, **options: Any) -> Any:
         """One that was granted the lock of a body that still has the slot."""
         locks = self.shop.locks
         with locks.held(account):
             # Each asks with the slot, and gives it back.
             self.shop.send("lose_warned", account, gate=gate)
             locks.wait_for_line(account, 1)
-            second = self.shop.send("work", account)
+            second = self.shop.task("work").apply_async((account,), **options)
             locks.wait_for_line(account, 2)
         resource = resource_of(account)
         self.shop.bodies.wait_for(count_started=1, resource=resource, timeout=SOON)
@@ -76,6 +76,30 @@ def test_its_lock_is_anothers_when_the_slot_is_long_in_coming(busy: MakeBusy, ac
         gate.open()
         assert eventually(lambda: locks.waiting_tasks(account) == [second.id], SOON)
     assert second.get(timeout=WELL_UNDER_A_LEASE) == "done"
+
+
+@pytest.mark.parametrize("how", ["revoked", "revoked with SIGKILL", "expired"])
+def test_it_ends_there_if_it_is_revoked_or_expires_and_leaves_no_lock(
+    busy: MakeBusy, how: str, account: str
+) -> None:
+    # Where it has asked it has a whole lease.
+    worker = busy(app="tests.worker.deaf_app")
+    shop, gate = worker.shop, worker.shop.gate()
+    expires = 4.0 if how == "expired" else None
+    second = worker.sent_ahead(account, gate.path, expires=expires)
+    children = worker.node.pids()
+    if how != "expired":
+        second.revoke(terminate="SIGKILL" in how, signal="SIGKILL")
+    worker.node.wait_for_output(f"Discarding revoked task: shop.work[{second.id}]", SOON)
+    assert eventually(lambda: shop.locks.is_free(account), WELL_UNDER_A_LEASE)
+    assert second.state == "REVOKED"
+    # Meanwhile the one slot is another's still; and it is nobody's for good.
+    more = [shop.send("work", account), shop.send("hold", account)]
+    gate.open()
+    assert [each.get(timeout=SOON) for each in more] == ["done", account]
+    assert shop.send("work", account).get(timeout=SOON) == "done"
+    assert second.id not in [body.task_id for body in shop.bodies_of(account)]
+    assert worker.node.pids() == children
 
 
 def test_what_celery_discards_with_its_connection_keeps_no_lock(
