@@ -35,6 +35,8 @@ class Parked:
         self._came = time.monotonic()
         self.names: Sequence[str] = ()
         self.call = _call_of(request, wait)
+        #: Whether a step of it may take long.
+        self.runs_users_code: bool = request.task.redlock_runs_users_code()
         self.execution = Execution(request.task, self.call.request)
         self.asking: Optional[Asking] = None
         self.steps: Optional[Steps[Optional[Refusal]]] = None
