@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
 from weakref import WeakValueDictionary
@@ -271,8 +270,7 @@ class Passage:
         if parked.is_gone:
             return
         execution = parked.execution
-        parked.sent = replace(
-            sent,
+        parked.sent = sent._replace(
             waited=parked.waited,
             was_queued=any(hold.seq for hold in parked.holds),
             copy=parked.asking.copy if parked.asking else None,
@@ -289,7 +287,7 @@ class Passage:
             handed = ()
             request.new_receipt()
             parked.abandon()
-        request.send_along(replace(parked.sent, holds=handed))
+        request.send_along(parked.sent._replace(holds=handed))
         if len(handed) == 1:
             self._bodies[handed[0].resource] = request
         self._residents.remove(parked)
