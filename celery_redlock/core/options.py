@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Union
 
 from celery_redlock.core.kinds import (
@@ -22,6 +23,8 @@ from celery_redlock.core.kinds import (
     whole,
 )
 from celery_redlock.core.kinds import seconds as seconds
+from celery_redlock.core.ports import Terms
+from celery_redlock.core.timing import to_ms
 from celery_redlock.exceptions import ConfigurationError
 
 OnConflict = Union[str, Callable[..., str]]
@@ -43,6 +46,10 @@ class LockOptions:
     on_retry: str = "release"
     on_lost: str = "cancel"
     on_outage: str = "retry"
+
+    @cached_property
+    def terms(self) -> Terms:
+        return Terms(mode=self.mode, limit=self.limit, lease_ms=to_ms(self.ttl))
 
 
 class Option(NamedTuple):

@@ -67,7 +67,7 @@ def decide(policy: Policy, conflict: Conflict, *, own_copy: bool, republishable:
 
 def asks_first(policy: Policy) -> bool:
     """Whether the policy must see a conflict before the task may stand in line."""
-    return policy != Decision.WAIT.value
+    return policy != Decision.WAIT
 
 
 def has_own_copy(holders: Iterable[Seen], task_ids: AbstractSet[str]) -> bool:

@@ -14,7 +14,6 @@ from celery_redlock.core import events
 from celery_redlock.core.policy import Conflict, Decision, asks_first, decide, has_own_copy
 from celery_redlock.core.ports import NoAnswer, Seen, Terms, is_overflow, who_overflowed
 from celery_redlock.core.record import Record
-from celery_redlock.core.timing import to_ms
 from celery_redlock.exceptions import LockError, LockLost, LockTimeout, LockUnavailable
 from celery_redlock.integration import copies
 from celery_redlock.integration.call import Call, worker_of
@@ -55,11 +54,7 @@ class Asking:
         self._waited_before = call.waited
         #: Another copy of this task that was met on the way, as it held the resource.
         self.copy: Optional[Record] = call.sent.copy if call.sent else None
-        self.terms = Terms(
-            mode=self._options.mode,
-            limit=self._options.limit,
-            lease_ms=to_ms(self._options.ttl),
-        )
+        self.terms: Terms = self._options.terms
         self._record = runtime.record(
             call.task.name, call.task_id, call.retries, worker_of(execution)
         )

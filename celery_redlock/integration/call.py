@@ -56,7 +56,7 @@ class Call(NamedTuple):
             is_traced=is_traced,
             is_eager=is_eager,
             receipt=receipt if receipt and not is_eager else secrets.token_hex(16),
-            wait=wait if isinstance(wait, Mapping) else {},
+            wait=wait if wait and isinstance(wait, Mapping) else {},
             sent=sent if isinstance(sent, Sent) and not is_eager else None,
         )
 
@@ -114,7 +114,7 @@ class Call(NamedTuple):
     def place_in(self, name: str) -> int:
         """The place that it had in a resource's line before this delivery, 0 for none."""
         places = self.wait.get("places")
-        place = places.get(place_key(name)) if isinstance(places, Mapping) else None
+        place = places.get(place_key(name)) if places and isinstance(places, Mapping) else None
         return place if isinstance(place, int) else 0
 
     def kept_name(self, retries: int) -> str:

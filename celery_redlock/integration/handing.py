@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 from celery_redlock.core.policy import Decision
 from celery_redlock.core.record import Record
@@ -45,8 +45,7 @@ class Refusal:
     newcomer: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(NamedTuple):
     """How the parent's asking ended. At most one of the last four says something.
 
     ``space`` is the runtime's where it asked: nothing else of it counts in another. ``copy`` is

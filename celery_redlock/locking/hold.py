@@ -33,6 +33,7 @@ class Hold:
         "_mutex",
         "_placed",
         "_state",
+        "_wake",
         "closed",
         "due",
         "fence",
@@ -55,7 +56,6 @@ class Hold:
         "terms",
         "token",
         "trusted_until",
-        "wake",
         "why",
     )
 
@@ -104,7 +104,7 @@ class Hold:
         self.closed = False
         self.silence: Optional[NoAnswer] = None
         self.why = ""
-        self.wake: native.AnySignal = native.waiters_signal()
+        self._wake: Optional[native.AnySignal] = None
         self._state = State.NEW
         self._life = process.life()
         self._mutex = native.mutex()
@@ -120,6 +120,18 @@ class Hold:
     @property
     def is_final(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def wake(self) -> native.AnySignal:
+        """What wakes its waiter; most holds never have one."""
+        with self._mutex:
+            if self._wake is None:
+                self._wake = native.waiters_signal()
+            return self._wake
+
+    @wake.setter
+    def wake(self, signal: native.AnySignal) -> None:
+        self._wake = signal
 
     @property
     def shown_fence(self) -> Optional[int]:

@@ -45,7 +45,7 @@ class LineSlots(Slots):
             self._line.appendleft(turn)
         else:
             self._line.append(turn)
-        self._loop.call(self._look)
+        self._loop.call_next(self._look)
         return turn
 
     def pass_through(self, request: Any) -> None:

@@ -102,6 +102,12 @@ class Loop:
     def hurry(self) -> None:
         """Run what was called now, where the worker's loop is what calls this."""
 
+    def turn_again(self) -> None:
+        """Have the worker's loop turn once more before it sleeps, should it be about to.
+
+        Others do something before it sleeps as well, and may have done it already.
+        """
+
     def drain(self) -> None:
         """Run what is called by now, and what that calls for, as far as a turn of the loop goes.
 
@@ -164,6 +170,7 @@ class HubLoop(Loop):
         self._ear.setblocking(False)
         self._bell.setblocking(False)
         self._is_open = True
+        self._is_ticking = False
         process.join(self)
 
     def after_fork(self) -> None:
@@ -184,6 +191,10 @@ class HubLoop(Loop):
     def hurry(self) -> None:
         if self._draining is None and self._hub is not None:
             self._turn()
+
+    def turn_again(self) -> None:
+        if self._is_ticking:
+            self._wake()
 
     def close(self) -> None:
         if not self._is_open:
@@ -211,7 +222,11 @@ class HubLoop(Loop):
     def _tick(self) -> None:
         """The hub is about to poll."""
         if self._calls:
-            self._turn()
+            self._is_ticking = True
+            try:
+                self._turn()
+            finally:
+                self._is_ticking = False
 
     def _turn(self) -> None:
         self.drain()

@@ -35,6 +35,8 @@ class Parked:
         self._came = time.monotonic()
         self.names: Sequence[str] = ()
         self.call = _call_of(request, wait)
+        #: Whether a step of it may take long.
+        self.runs_users_code: bool = request.task.redlock_runs_users_code()
         self.execution = Execution(request.task, self.call.request)
         self.asking: Optional[Asking] = None
         self.steps: Optional[Steps[Optional[Refusal]]] = None
@@ -117,7 +119,7 @@ def parked_for(request: Any, wait: Wait = None) -> Optional[Parked]:
 
 
 def _call_of(request: LockedRequest, wait: Wait) -> Call:
-    context = Context(request.request_dict)
+    context = _context_of(request)
     wait = wait or request.request_dict.get(WAIT) or (context.headers or {}).get(WAIT)
     return Call(
         task=request.task,
@@ -127,5 +129,12 @@ def _call_of(request: LockedRequest, wait: Wait) -> Call:
         is_traced=True,
         is_eager=False,
         receipt=request.request_dict[RECEIPT],
-        wait=wait if isinstance(wait, Mapping) else {},
+        wait=wait if wait and isinstance(wait, Mapping) else {},
     )
+
+
+def _context_of(request: LockedRequest) -> Context:
+    """As Celery makes one, which looks through all of it for headers of the user's besides."""
+    context = Context.__new__(Context)
+    vars(context).update(request.request_dict)
+    return context

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
 from weakref import WeakValueDictionary
@@ -73,10 +72,15 @@ class Passage:
 
     def begin(self, parked: Parked) -> None:
         """It has just come."""
-        if parked.call.is_redelivered or parked.request.task.redlock_runs_users_code():
-            self._aside.call(lambda: self._name(parked))
+        if parked.call.is_redelivered or parked.runs_users_code:
+            self._aside.call(lambda: self._name_aside(parked))
         else:
             self._name(parked)
+            self._named(parked)
+
+    def _name_aside(self, parked: Parked) -> None:
+        self._name(parked)
+        self._loop.call(self._named, parked)
 
     def _name(self, parked: Parked) -> None:
         request = parked.request
@@ -85,7 +89,6 @@ class Passage:
             # A copy of what has succeeded asks for nothing: it ends where it runs.
             if names and not (parked.call.is_redelivered and copies.has_succeeded(parked.call)):
                 parked.begin(names)
-        self._loop.call(self._named, parked)
 
     def _named(self, parked: Parked) -> None:
         if parked.is_gone:
@@ -103,12 +106,13 @@ class Passage:
     # --- steps
 
     def _advance(self, parked: Parked, answer: Any = None) -> None:
-        if parked.request.task.redlock_runs_users_code():
-            self._aside.call(lambda: self._take_step(parked, answer))
+        if parked.runs_users_code:
+            self._aside.call(lambda: self._loop.call(self._take_step(parked, answer)))
         else:
-            self._take_step(parked, answer)
+            self._take_step(parked, answer)()
 
-    def _take_step(self, parked: Parked, answer: Any) -> None:
+    def _take_step(self, parked: Parked, answer: Any) -> Callable[[], None]:
+        """What is to be done then, in the loop."""
         steps = parked.steps
         assert steps is not None
         try:
@@ -117,13 +121,12 @@ class Passage:
             else:
                 parked.step = steps.send(answer)
         except StopIteration as end:
-            self._loop.call(self._settled, parked, Sent(refusal=end.value))
+            return partial(self._settled, parked, Sent(refusal=end.value))
         except RedlockError as error:
-            self._loop.call(self._settled, parked, Sent(error=error))
+            return partial(self._settled, parked, Sent(error=error))
         except Exception:  # noqa: BLE001 - users' code: raised once more where the task is traced
-            self._loop.call(self._settled, parked, Sent())
-        else:
-            self._loop.call(self._do, parked)
+            return partial(self._settled, parked, Sent())
+        return partial(self._do, parked)
 
     def _do(self, parked: Parked) -> None:
         if parked.is_gone:
@@ -267,8 +270,7 @@ class Passage:
         if parked.is_gone:
             return
         execution = parked.execution
-        parked.sent = replace(
-            sent,
+        parked.sent = sent._replace(
             waited=parked.waited,
             was_queued=any(hold.seq for hold in parked.holds),
             copy=parked.asking.copy if parked.asking else None,
@@ -285,8 +287,7 @@ class Passage:
             handed = ()
             request.new_receipt()
             parked.abandon()
-        space = parked.runtime.space
-        request.send_along(replace(parked.sent, space=space, holds=handed))
+        request.send_along(parked.sent._replace(space=parked.runtime.space, holds=handed))
         if len(handed) == 1:
             self._bodies[handed[0].resource] = request
         self._residents.remove(parked)

@@ -70,6 +70,9 @@ class PreforkSlots(Slots):
         # again in there, before anybody else can have it.
         self._semaphore.value += 1
         self._submit(request)
+        # The pool looks for what it is to write to its processes when the hub is about to poll: at
+        # that very moment it may have looked already.
+        self._loop.turn_again()
 
     def job_of(self, request: Any) -> Any:
         result = request._apply_result

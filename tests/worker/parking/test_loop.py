@@ -134,6 +134,22 @@ def test_what_is_to_be_hurried_runs_at_once_and_not_within_another_call() -> Non
     hub.close()
 
 
+def test_the_hub_turns_again_before_it_sleeps_for_what_is_called_right_before() -> None:
+    hub, loop = Hub(), HubLoop()
+    turns: List[float] = []
+    try:
+        loop.register(hub)
+        loop.call_next(loop.turn_again)
+        hub.on_tick.add(lambda: turns.append(time.monotonic()))
+        hub.run_once()
+        hub.run_once()
+    finally:
+        loop.close()
+        hub.close()
+    # Without a timer it sleeps for a second.
+    assert turns[1] - turns[0] < 0.5
+
+
 def test_what_a_call_calls_for_follows_in_its_turn_and_others_have_theirs() -> None:
     loop, came = Loop(), []  # type: ignore[var-annotated]
     wakes: List[int] = []

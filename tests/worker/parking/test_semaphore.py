@@ -68,6 +68,11 @@ class Worker:
 class _TestLoop(Loop):
     """Drained by the test; nobody looks again but the test."""
 
+    turns_again = 0
+
+    def turn_again(self) -> None:
+        self.turns_again += 1
+
     def _wake(self) -> None:
         pass
 
@@ -86,6 +91,13 @@ def test_a_slot_comes_never_before_it_was_asked_for(worker: Worker) -> None:
     assert worker.ran == []
     worker.turn()
     assert worker.ran == ["a"]
+
+
+def test_the_pool_has_another_look_at_what_it_was_given(worker: Worker) -> None:
+    worker.want("a")
+    worker.turn()
+    assert worker.ran == ["a"]
+    assert worker.loop.turns_again == 1
 
 
 def test_a_lost_connection_resets_the_semaphore_while_bodies_run(worker: Worker) -> None:
