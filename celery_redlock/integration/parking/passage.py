@@ -17,8 +17,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
-from weakref import WeakValueDictionary
+from typing import Any, Callable, Sequence
 
 from celery_redlock.core.ports import NoAnswer
 from celery_redlock.exceptions import LockLost, RedlockError
@@ -40,7 +39,7 @@ from celery_redlock.integration.parking.parked import Parked
 from celery_redlock.integration.parking.passed_over import PassedOver
 from celery_redlock.integration.parking.residents import Residents
 from celery_redlock.integration.parking.slots import Slots
-from celery_redlock.integration.request import LockedRequest
+from celery_redlock.integration.parking.underway import Underway
 from celery_redlock.integration.steps import Ask, Pause
 from celery_redlock.locking.outcomes import Cancelled, Dropped, GaveUp, Held, StoodBack, Taken
 from celery_redlock.observe.logs import logger
@@ -65,10 +64,7 @@ class Passage:
         self._aside = aside
         self._bounds = Bounds(consumer, loop)
         self._passed_over = PassedOver()
-        #: By resource, the last request that was run with it.
-        self._bodies: MutableMapping[str, LockedRequest] = WeakValueDictionary()
-        #: Those that were put into the pool, with their jobs, until a process has accepted them.
-        self._sent: List[Tuple[Parked, Any]] = []
+        self._underway = Underway(slots)
 
     def begin(self, parked: Parked) -> None:
         """It has just come."""
@@ -168,7 +164,7 @@ class Passage:
         if parked.has_slot:
             parked.pending.go_on()
             return
-        if self._has_left_a_slot(parked) and self._slots.borrow():
+        if self._underway.leaves_a_slot(parked) and self._slots.borrow():
             self._confirm(parked)
             return
         parked.too_late = self._loop.later(_SLOT_WITHIN, lambda: self._stand_back(parked))
@@ -183,13 +179,6 @@ class Passage:
             self.ended(parked, held)
         else:
             parked.pending.go_on()
-
-    def _has_left_a_slot(self, parked: Parked) -> bool:
-        """Whether the body that has released its lock ran here, and has yet to leave its slot."""
-        if len(parked.names) > 1 or not parked.is_alone:
-            return False
-        body = self._bodies.get(parked.names[0])
-        return body is not None and not body.is_settled
 
     def _stand_back(self, woken: Parked) -> None:
         """No slot is free: pass the grant on, and do not be in the way until one is."""
@@ -288,8 +277,6 @@ class Passage:
             request.new_receipt()
             parked.abandon()
         request.send_along(parked.sent._replace(space=parked.runtime.space, holds=handed))
-        if len(handed) == 1:
-            self._bodies[handed[0].resource] = request
         self._residents.remove(parked)
         let_go(self._consumer, parked.kept)
         # The slot goes with the request.
@@ -302,24 +289,15 @@ class Passage:
         if request._already_revoked:
             parked.abandon()
         elif handed:
-            self._sent = [each for each in self._sent if not each[0].request.is_accepted]
-            self._sent.append((parked, self._slots.job_of(request)))
+            self._underway.add(parked, [each.resource for each in handed])
 
     def disconnected(self) -> None:
-        """Celery has discarded what no process was given: nobody will take what it was handed."""
-        for parked, job in self._sent:
-            if not parked.request.is_accepted and self._slots.is_discarded(job):
-                parked.abandon()
-        self._sent = []
+        """Celery has lost its connection to the broker."""
+        self._underway.disconnected()
 
     def look_at_sent(self) -> None:
-        """Who was put into the pool ahead of his slot ends here as well, if he is revoked or has
-        expired: no process looks.
-        """
-        for parked, job in self._sent:
-            if self._slots.take_back(job, partial(is_revoked, parked.request)):
-                parked.abandon()
-                self._sent = [each for each in self._sent if each[0] is not parked]
+        """End those in the pool's buffer that must not run any more."""
+        self._underway.look()
 
     def is_over(self, parked: Parked) -> bool:
         """Whether it must not run any more: revoked, expired, or no longer here."""
