@@ -4,14 +4,17 @@ Celery puts into these pools whatever comes, and stands still itself where a poo
 full. So what is running is counted here, and who needs no lock stands in the same line. While
 nobody waits and a slot is free, a request passes as if there were no line.
 
-Greenlets go on while the worker ends: nobody is served from there on, neither while the consumer is
-stopped nor, at a cold shutdown, while Celery waits for the pool to be empty, which it does first.
+Greenlets go on while the worker ends: nobody is served from the signal on, neither until the
+consumer's loop sees it, nor while the consumer is stopped, nor, at a cold shutdown, while Celery
+waits for the pool to be empty, which it does first.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Any, Callable, Deque, Union
+
+from celery.signals import worker_shutting_down
 
 from celery_redlock.integration.parking.loop import Loop
 from celery_redlock.integration.parking.slots import Slots, Submit, Turn
@@ -38,6 +41,7 @@ class LineSlots(Slots):
         self._is_open = True
         self._stop: Callable[[], None] = self._pool.on_stop
         self._pool.on_stop = self._on_stop
+        worker_shutting_down.connect(self._on_shutting_down, sender=consumer.hostname)
 
     def take(self, callback: Callable[[], None], first: bool = False) -> Turn:
         turn = Turn(self, callback)
@@ -111,6 +115,9 @@ class LineSlots(Slots):
     def _on_apply(self, *args: Any, **kwargs: Any) -> Any:
         """Stands for the pool's ``on_apply``: through it goes all that the pool runs."""
         raise NotImplementedError
+
+    def _on_shutting_down(self, **_told: Any) -> None:
+        self.close()
 
     def _on_stop(self) -> None:
         """Stands for the pool's ``on_stop``, which waits until the pool is empty."""

@@ -17,7 +17,7 @@ from gevent import monkey
 monkey.patch_all()
 
 from celery import Celery  # noqa: E402
-from celery.contrib.testing.worker import start_worker  # noqa: E402
+from celery.contrib.testing.worker import TestWorkController, start_worker  # noqa: E402
 
 from tests.worker import locked_app as locked_app  # noqa: E402
 from tests.worker.app import ShopSettings, make_app, pass_gate  # noqa: E402
@@ -33,7 +33,7 @@ def main(told: str, gate: str) -> None:
         for settings, hostname, queue in json.loads(told):
             known = json.dumps(settings)
             app = apps.get(known) or apps.setdefault(known, make_app(ShopSettings(**settings)))
-            workers.append(stack.enter_context(_worker(app, hostname=hostname, queues=[queue])))
+            workers.append(stack.enter_context(_worker(app, hostname, queues=[queue])))
         say(READY)
         pass_gate(gate)
         workers[0].stop()
@@ -41,9 +41,15 @@ def main(told: str, gate: str) -> None:
         time.sleep(3600)
 
 
-def _worker(app: Celery, **options: Any) -> Any:
+def _worker(app: Celery, hostname: str, **options: Any) -> Any:
+    class Named(TestWorkController):
+        """Before 5.4 ``start_worker`` gives it a name of its own."""
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**{**given, "hostname": hostname})
+
     quiet = {"perform_ping_check": False, "loglevel": "INFO", "shutdown_timeout": 20.0}
-    return start_worker(app, pool="gevent", concurrency=2, **quiet, **options)
+    return start_worker(app, pool="gevent", concurrency=2, WorkController=Named, **quiet, **options)
 
 
 def say(text: str) -> None:
