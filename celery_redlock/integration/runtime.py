@@ -5,6 +5,7 @@ A fork keeps the runtime and resets the manager's life; a spawned process makes 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import threading
@@ -38,6 +39,9 @@ from celery_redlock.store.several import check_several, open_several
 from celery_redlock.store.urls import check_server, is_cluster, open_store, safe
 
 Sink = Callable[[events.Event], None]
+
+#: Seconds for which an ending process waits until what it has abandoned is ended.
+_AT_EXIT = 1.0
 
 
 class Runtime:
@@ -283,6 +287,14 @@ class Runtime:
 
 
 _runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()
+
+
+@atexit.register
+def _finish() -> None:
+    """What was abandoned a moment ago would stay for a lease, or its place for as long in line."""
+    for runtime in list(_runtimes.values()):
+        if runtime.has_locked:
+            runtime.manager.finish(_AT_EXIT)
 
 
 def runtime_of_space(space: str) -> Optional[Runtime]:

@@ -36,6 +36,7 @@ class Hold:
         "_wake",
         "closed",
         "due",
+        "end_due",
         "fence",
         "held_since",
         "holders",
@@ -90,6 +91,9 @@ class Hold:
         self.held_since = 0.0
         self.renew_until: Optional[float] = None
         self.due = 0.0
+        #: When an abandoned one is to be released: an answer that is still under way when it is
+        #: abandoned plans the renewal, or the heartbeat, that will not be.
+        self.end_due = 0.0
         self.tainted = False
         self.seq = 0
         self.rank = 0

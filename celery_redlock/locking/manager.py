@@ -29,7 +29,7 @@ from celery_redlock.core.ports import (
 )
 from celery_redlock.core.record import Record
 from celery_redlock.exceptions import LockLost
-from celery_redlock.locking import handover, oversight, process, proof
+from celery_redlock.locking import handover, native, oversight, process, proof
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.extension import lengthen, settle
 from celery_redlock.locking.handover import Handed
@@ -295,6 +295,15 @@ class Manager:
     def is_idle(self) -> bool:
         """Nothing held, nothing awaited, nothing left to release."""
         return self.watchdog.is_idle and self.wakeups.is_idle and not self._orphans
+
+    def finish(self, within: float) -> None:
+        """Wait until the background has ended what was abandoned, so many seconds at most.
+
+        For the end of the process.
+        """
+        until = self.clock() + within
+        while self._orphans and self.clock() < until:
+            native.sleep(0.001)
 
     # --- the inbox
 

@@ -44,7 +44,10 @@ _RETRY_LEAVE = (0.05, 5.0)
 #: that comes back empty waits for old holders for no longer than its grace.
 _LONG = 1.0
 
-_DUE = attrgetter("due")
+_DUE, _END_DUE = attrgetter("due"), attrgetter("end_due")
+
+#: When something is to be done about a hold.
+DueOf = Callable[[Hold], float]
 
 _TROUBLED = (State.AT_RISK, State.UNSURE)
 
@@ -129,9 +132,9 @@ class Watchdog:
 
     def end_later(self, hold: Hold) -> None:
         """Release an abandoned hold in the background, until the server has acknowledged it."""
-        hold.due = self._clock()
+        hold.end_due = self._clock()
         self._abandoned[hold.token] = hold
-        self._wake_for(hold.due)
+        self._wake_for(hold.end_due)
 
     def cleared(self, tokens: Iterable[str]) -> None:
         """Another call has ended these abandoned holds."""
@@ -192,8 +195,11 @@ class Watchdog:
                 signal.wait(0.1)
 
     def _next_due(self) -> float:
-        tables = (self._held, self._waiting, self._abandoned)
-        due = min(map(_first_due, tables))
+        due = min(
+            _first_due(self._held),
+            _first_due(self._waiting),
+            _first_due(self._abandoned, _END_DUE),
+        )
         return min(due, self._clock() + _LOOK) if self._held else due
 
     def round(self) -> None:
@@ -202,7 +208,7 @@ class Watchdog:
             self.renew_now()
         self._beat(self._due(self._waiting))
         self._renew([hold for hold in self._due(self._held) if self._may_live(hold)])
-        for hold in self._due(self._abandoned):
+        for hold in self._due(self._abandoned, _END_DUE):
             self._end(hold)
 
     def _has_gone(self) -> bool:
@@ -220,11 +226,12 @@ class Watchdog:
         except NoAnswer:
             return True
 
-    def _due(self, table: Dict[str, Hold]) -> List[Hold]:
+    def _due(self, table: Dict[str, Hold], due_of: DueOf = _DUE) -> List[Hold]:
         now = self._clock()
-        if _first_due(table) > now:
+        if _first_due(table, due_of) > now:
             return []
-        return [hold for hold in list(table.values()) if hold.due <= now + hold.lease * _TOGETHER]
+        holds = list(table.values())
+        return [hold for hold in holds if due_of(hold) <= now + hold.lease * _TOGETHER]
 
     # --- renewal
 
@@ -378,7 +385,7 @@ class Watchdog:
             first, longest = _RETRY_LEAVE
             pause = min(2 * self._retries.get(hold.token, first / 2), longest)
             self._retries[hold.token] = pause
-            hold.due = self._clock() + pause
+            hold.end_due = self._clock() + pause
             return
         self.cleared([hold.token])
 
@@ -389,9 +396,9 @@ class Watchdog:
         self._emit(events.Cleared(hold.resource, hold.record))
 
 
-def _first_due(table: Dict[str, Hold]) -> float:
+def _first_due(table: Dict[str, Hold], due_of: DueOf = _DUE) -> float:
     # At each of its looks the watchdog goes through all holds: nothing in Python runs for each.
-    return min(map(_DUE, list(table.values())), default=math.inf)
+    return min(map(due_of, list(table.values())), default=math.inf)
 
 
 def _farewell(hold: Hold, tomb_ms: int) -> Leave:

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import pytest
 
+from celery_redlock.core.lifecycle import Move
 from celery_redlock.core.ports import Store, Terms
 from celery_redlock.core.record import Record
 from celery_redlock.locking.hold import Hold
@@ -81,6 +82,26 @@ def test_an_extension_that_a_release_overtakes_brings_nothing_back(store: Store)
     slow.before["reestablish"] = lambda: manager.release(hold)
     assert not manager.extend(hold, 60.0)
     assert desk.view().holders == ()
+
+
+def test_a_wait_that_is_abandoned_while_its_heartbeat_is_under_way_is_ended_at_once(
+    watched: Any, desk: Desk
+) -> None:
+    """The answer to the heartbeat plans the next one, which is seconds away."""
+    slow, manager = watched
+    assert manager.watchdog._starting.acquire(False), "its thread stays out of this"
+    desk.granted("rival")
+    hold = a_hold()
+    hold.move(Move.ASKED)
+    queued = desk.queued(hold.token)
+    hold.place(queued, time.monotonic())
+    manager.watchdog.attend(hold, queued)
+    slow.before["heartbeat"] = lambda: manager.abandon(hold)
+    renew_now(manager, hold)
+    assert not slow.before, "the watchdog sent no heartbeat"
+    assert desk.line() == []
+    assert manager.is_idle
+    desk.leave("rival")
 
 
 def test_a_hold_that_was_brought_back_is_released_like_any_other(watched: Any, desk: Desk) -> None:

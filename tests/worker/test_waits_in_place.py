@@ -64,6 +64,8 @@ def test_a_cold_shutdown_ends_a_wait_in_a_solo_worker(
     with shop.locks.held(account, lease=2 * SOON):
         result = shop.send("work", account)
         shop.locks.wait_for_line(account, 1)
+        # While that is logged, logging would keep to itself what Celery raises.
+        worker.wait_for_output(" waits for ", SOON)
         *before, last = signals.split()
         for name in before:
             worker.send(signal.Signals[name])
