@@ -201,9 +201,13 @@ class Connections:
                 link = self._idle.pop()
             except IndexError:
                 return self.dedicated()
-            if not link.is_stale():
+            if self._is_usable(link):
                 return link
             link.close()
+
+    def _is_usable(self, link: Link) -> bool:
+        """Whether one that was idle may be used again."""
+        return not link.is_stale()
 
     def _give_back(self, link: Link) -> None:
         link.used_at = time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, List, NamedTuple, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from redis.connection import AbstractConnection
 from redis.exceptions import (
@@ -43,14 +43,18 @@ class Call(NamedTuple):
 
 
 class Link:
-    """One connected connection and what was learnt of its server when it connected."""
+    """One connected connection and what was learnt of its server when it connected.
 
-    __slots__ = ("connection", "grace_over", "grace_until_ms", "used_at")
+    ``term`` is what whoever made it wants to know of it: see ``store.sentinel``.
+    """
+
+    __slots__ = ("connection", "grace_over", "grace_until_ms", "term", "used_at")
 
     def __init__(
         self, connection: AbstractConnection, grace: float, in_office: float = math.inf
     ) -> None:
         self.connection = connection
+        self.term: Optional[object] = None
         self.grace_until_ms = 0
         self.grace_over = 0.0
         self.used_at = time.monotonic()

@@ -4,7 +4,7 @@ A server is believed to be the master if a Sentinel names it and it says so itse
 not know yet what the server knows, and the other way round.
 
 An old master may go on taking requests for seconds, until Sentinel tells it. So each process
-listens to a Sentinel: when that tells of a failover, no connection made before it is used any more.
+listens to a Sentinel: when that tells of a failover, no connection made before it is used again.
 There is no thread for it; whether something was told is looked at before a connection is used.
 
 A server that became master less than the restart grace ago may lack what the old one acknowledged
@@ -14,8 +14,9 @@ holders come back first. Sentinel knows since when it is the master.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, TypeVar
+from typing import Any, Callable, Deque, Dict, NamedTuple, Sequence, TypeVar
 
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
@@ -106,6 +107,35 @@ class Sentinels:
         return Master(address, int(told.get("role-reported-time", 0)) / 1000)
 
 
+class Term:
+    """The time from one failover to the next, as one Sentinel tells it. Thread-safe.
+
+    A connection can be looked at by one thread at a time: who does takes it out of the deque.
+    """
+
+    def __init__(self, news: AbstractConnection) -> None:
+        self._is_over = False
+        self._news: Deque[AbstractConnection] = deque([news])
+
+    def is_over(self) -> bool:
+        """Whether a failover was told by now; never waits, also not for another thread."""
+        with suppress(IndexError):  # another is looking
+            news = self._news.pop()
+            try:
+                if _has_come(news):
+                    self._is_over = True
+            finally:
+                self._news.append(news)
+        if self._is_over:
+            self.end()
+        return self._is_over
+
+    def end(self) -> None:
+        self._is_over = True
+        with suppress(IndexError):  # who is looking at it ends it then
+            self._news.pop().disconnect()
+
+
 class MasterConnections(Connections):
     """The held connections of this process to whichever server is the master."""
 
@@ -115,27 +145,34 @@ class MasterConnections(Connections):
         super().__init__(lambda: make(sentinels.master().address), name, restart_grace)
         self._sentinels = sentinels
         self._make_at = make
-        self._news: List[AbstractConnection] = []
+        #: The one that is not over, once there is one: the first that a thread puts there.
+        self._term: Dict[str, Term] = {}
 
     def close(self) -> None:
+        term = self._term.pop("now", None)
+        if term:
+            term.end()
         super().close()
-        self._stop_listening()
 
     def forget(self) -> None:
         super().forget()
-        self._news = []
+        self._term = {}
 
     def _take(self) -> Link:
-        if any(_has_come(news) for news in self._news):
+        term = self._term.get("now")
+        if term and term.is_over():
             self.close()
         return super()._take()
 
+    def _is_usable(self, link: Link) -> bool:
+        return link.term is self._term.get("now") and super()._is_usable(link)
+
     def _connect(self) -> Link:
-        if not self._news:
-            # First: what happens between the two is told.
-            self._news.append(self._sentinels.listen())
+        # First: what happens between the two is told.
+        term = self._term.get("now") or self._begin()
         master = self._sentinels.master()
         link = Link(self._make_at(master.address), self._restart_grace, master.since)
+        link.term = term
         try:
             link.send(_ROLE)
             if link.receive()[0] != b"master":
@@ -145,10 +182,12 @@ class MasterConnections(Connections):
             raise
         return link
 
-    def _stop_listening(self) -> None:
-        while self._news:
-            with suppress(IndexError):  # another thread was quicker
-                self._news.pop().disconnect()
+    def _begin(self) -> Term:
+        begun = Term(self._sentinels.listen())
+        term = self._term.setdefault("now", begun)
+        if term is not begun:
+            begun.end()
+        return term
 
 
 def _has_come(news: AbstractConnection) -> bool:

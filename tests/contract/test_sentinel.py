@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 from urllib.parse import quote
 
 import pytest
@@ -29,6 +29,8 @@ from celery_redlock.exceptions import ConfigurationError
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Held, Outcome, Patience
+from celery_redlock.store.arguments import completed
+from celery_redlock.store.scripts import command
 from celery_redlock.store.seeds import Address
 from celery_redlock.store.sentinel import Master, MasterConnections
 from celery_redlock.store.sentinel import Sentinels as SentinelsOfStore
@@ -279,6 +281,65 @@ def test_a_replica_that_a_sentinel_takes_for_the_master_is_not_used(pair: Pair) 
     with pytest.raises(NoAnswer, match="read-only replica"):
         connections.dedicated()
     connections.close()
+
+
+class Announced(SentinelsOfStore):
+    """Names one server the master, and is heard there."""
+
+    def __init__(self, make: Callable[[Address], Any], server: LockServer) -> None:
+        super().__init__((Address("127.0.0.1", server.port),), make, MASTER_NAME)
+
+    def master(self) -> Master:
+        return Master(self._addresses[0], 100.0)
+
+
+@pytest.fixture
+def announced() -> Iterator[Tuple[LockServer, MasterConnections]]:
+    def make(address: Address) -> Any:
+        return Connection(host=address.host, port=address.port, **completed("redis", {}))
+
+    with LockServer.start() as server:
+        connections = MasterConnections(Announced(make, server), make, "announced")
+        yield server, connections
+        connections.close()
+
+
+def test_a_connection_that_was_in_use_when_a_failover_was_told_is_not_used_again(
+    announced: Tuple[LockServer, MasterConnections],
+) -> None:
+    server, connections = announced
+    which = command("CLIENT", "ID")
+    (before,) = connections.read([which])
+    under_way = connections.post([lambda _grace: which])
+    with server.client() as client:
+        assert client.publish("+switch-master", "shop 127.0.0.1 1 127.0.0.1 2") == 1
+        (after,) = connections.read([which])
+        assert connections.collect(under_way) == [before]
+        assert connections.read([which]) == [after]
+        until(lambda: before not in {int(each["id"]) for each in client.client_list()}, "closed")
+        assert client.pubsub_numsub("+switch-master") == [("+switch-master", 1)]
+
+
+def test_threads_do_not_wait_for_one_another_to_hear_of_failovers(
+    opened: Callable[..., Store],
+) -> None:
+    store, took = opened(socket_timeout=FAILOVER), []
+
+    def work(number: int) -> None:
+        desk = Desk(store, f"of thread {number}")
+        for turn in range(50):
+            begun = time.monotonic()
+            desk.granted(f"{turn}")
+            desk.leave(f"{turn}")
+            took.append(time.monotonic() - begun)
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(FAILOVER)
+    assert len(took) == 8 * 50
+    assert max(took) < FAILOVER / 2
 
 
 def test_the_name_of_the_master_may_stand_in_the_url(pair: Pair) -> None:
