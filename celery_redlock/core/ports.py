@@ -8,11 +8,9 @@ request ran, or will.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
 
-from celery_redlock.core.timing import LATE_MS
 from celery_redlock.exceptions import LockUnavailable
 
 
@@ -121,40 +119,6 @@ class Reestablish(NamedTuple):
     terms: Terms
     record: str
     trusted: bool
-
-
-_FORCED = "forced by "
-
-
-def forced_by(who: str) -> str:
-    """The ``why`` of a release by force."""
-    return _FORCED + who
-
-
-def who_forced(why: str) -> Optional[str]:
-    """Who asked for the release by force that this ``why`` tells of; None for any other."""
-    return why[len(_FORCED) :] if why.startswith(_FORCED) else None
-
-
-_OVERFLOW = "overflow"
-_OVERFLOW_BY = "overflow by "
-_ID_IN_RECORD = re.compile(r'"id":"([^"\\]*)"')
-
-
-def overflow_by(record: str) -> str:
-    """The ``why`` of a waiter that was dropped for a newcomer with this record."""
-    found = _ID_IN_RECORD.search(record)
-    return _OVERFLOW_BY + found[1] if found else _OVERFLOW
-
-
-def is_overflow(why: str) -> bool:
-    """Whether this ``why`` tells of a waiter that was dropped for a newcomer."""
-    return why == _OVERFLOW or why.startswith(_OVERFLOW_BY)
-
-
-def who_overflowed(why: str) -> Optional[str]:
-    """The task id of the newcomer; None where it has none."""
-    return why[len(_OVERFLOW_BY) :] if why.startswith(_OVERFLOW_BY) else None
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -384,45 +348,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close idle connections. The store stays usable."""
-
-
-__all__ = [
-    "LATE_MS",
-    "Acquire",
-    "AcquireAnswer",
-    "AskAnswer",
-    "Beat",
-    "BeatAnswer",
-    "Busy",
-    "Closed",
-    "Confirm",
-    "Extended",
-    "ForcedView",
-    "Gone",
-    "Granted",
-    "HolderView",
-    "Leave",
-    "LeaveAnswer",
-    "Left",
-    "Line",
-    "Message",
-    "NoAnswer",
-    "Queued",
-    "Reestablish",
-    "ReestablishAnswer",
-    "Refused",
-    "Renew",
-    "RenewAnswer",
-    "ResourceView",
-    "Seen",
-    "Store",
-    "Subscription",
-    "Terms",
-    "Unknown",
-    "WaiterView",
-    "forced_by",
-    "is_overflow",
-    "overflow_by",
-    "who_forced",
-    "who_overflowed",
-]

@@ -12,8 +12,9 @@ from typing import Callable, Optional, Sequence, Tuple
 
 from celery_redlock.core import events
 from celery_redlock.core.policy import Conflict, Decision, asks_first, decide, has_own_copy
-from celery_redlock.core.ports import NoAnswer, Seen, Terms, is_overflow, who_overflowed
+from celery_redlock.core.ports import NoAnswer, Seen, Terms
 from celery_redlock.core.record import Record
+from celery_redlock.core.why import is_overflow, who_overflowed
 from celery_redlock.exceptions import LockError, LockLost, LockTimeout, LockUnavailable
 from celery_redlock.integration import copies
 from celery_redlock.integration.call import Call, worker_of

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Dict, Generator, Optional, Sequence, Tupl
 from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import LIVING, Move
 from celery_redlock.core.ports import (
-    LATE_MS,
     Acquire,
     AcquireAnswer,
     Busy,
@@ -29,6 +28,7 @@ from celery_redlock.core.ports import (
     Seen,
 )
 from celery_redlock.core.record import Record
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.exceptions import LockLost
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.outcomes import Dropped, GaveUp, Held, Outcome, Patience, Taken, longest

@@ -17,7 +17,6 @@ from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple, TypeVar
 from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import LIVING, Move, State
 from celery_redlock.core.ports import (
-    LATE_MS,
     Extended,
     HolderView,
     Leave,
@@ -28,6 +27,7 @@ from celery_redlock.core.ports import (
     Store,
 )
 from celery_redlock.core.record import Record
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.exceptions import LockLost
 from celery_redlock.locking import handover, native, oversight, process, proof
 from celery_redlock.locking.ask import Ask

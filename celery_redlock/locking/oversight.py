@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 from celery_redlock.core import events
-from celery_redlock.core.ports import LATE_MS, HolderView, Leave, ResourceView, Store, forced_by
+from celery_redlock.core.ports import HolderView, Leave, ResourceView, Store
 from celery_redlock.core.record import Record
+from celery_redlock.core.timing import LATE_MS
+from celery_redlock.core.why import forced_by
 from celery_redlock.locking.proof import Proof
 
 

@@ -20,7 +20,6 @@ from typing import Callable, Dict, Iterable, List
 from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import LIVING, Move, State
 from celery_redlock.core.ports import (
-    LATE_MS,
     Beat,
     Closed,
     Extended,
@@ -30,7 +29,7 @@ from celery_redlock.core.ports import (
     Reestablish,
     Store,
 )
-from celery_redlock.core.timing import PAST_DEADLINE
+from celery_redlock.core.timing import LATE_MS, PAST_DEADLINE
 from celery_redlock.locking import native
 from celery_redlock.locking.hold import Hold
 

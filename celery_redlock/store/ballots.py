@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import List, Sequence, Tuple
 
-from celery_redlock.core.ports import LATE_MS, Acquire, Leave, Renew, Terms
+from celery_redlock.core.ports import Acquire, Leave, Renew, Terms
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.store.frames import INSPECT, KEPT_PARTS, MODE, Frames
 from celery_redlock.store.scripts import Script, bulk
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
-from celery_redlock.core.ports import LATE_MS, Leave
+from celery_redlock.core.ports import Leave
 from celery_redlock.core.quorum import Tally, difference, quarantine
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.core.unpatched import is_patched
 from celery_redlock.store.ballots import WITHDRAW, Ballots
 from celery_redlock.store.mending import Mender, Undo

@@ -13,17 +13,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from celery_redlock.core.ports import (
-    LATE_MS,
-    Acquire,
-    Beat,
-    Leave,
-    Line,
-    Reestablish,
-    Renew,
-    Terms,
-)
-from celery_redlock.core.timing import keep_for
+from celery_redlock.core.ports import Acquire, Beat, Leave, Line, Reestablish, Renew, Terms
+from celery_redlock.core.timing import LATE_MS, keep_for
 from celery_redlock.store.scripts import Script, bulk, command
 
 ACQUIRE = Script("acquire")

@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 from celery_redlock.core import ports, timing
-from celery_redlock.core.ports import (
-    Busy,
-    Closed,
-    Granted,
-    Line,
-    Queued,
-    Terms,
-    overflow_by,
-)
+from celery_redlock.core.ports import Busy, Closed, Granted, Line, Queued, Terms
+from celery_redlock.core.why import overflow_by, who_forced
 from celery_redlock.store.holders import Holders
 from celery_redlock.store.tombs import latest_forced
 
@@ -82,7 +75,7 @@ class Ledger:
             # Also when nothing was found: the release may have overtaken the request.
             if ask.tomb_ms and token not in self.tombs:
                 self._bury(token, ask.tomb_ms, ask.why, now)
-        if "holder" in found and ports.who_forced(ask.why) is not None:
+        if "holder" in found and who_forced(ask.why) is not None:
             self._issue(now)
         self._pump(now)
         self._settle(ask.lease_ms, now)
@@ -156,7 +149,7 @@ class Ledger:
     def _acquire(self, ask: ports.Acquire, now: int) -> ports.AcquireAnswer:
         for orphan in ask.orphans:
             self._drop(orphan)
-            self._bury(orphan, ports.LATE_MS, "replaced", now)
+            self._bury(orphan, timing.LATE_MS, "replaced", now)
         if ask.token in self.tombs:
             self._pump(now)
             return Closed(self.tombs[ask.token].why)
@@ -203,7 +196,7 @@ class Ledger:
                     return self._busy(now, full=True)
                 if 0 < line.seq <= self.line[0].seq:
                     # Newer ones have come meanwhile: it is the oldest itself.
-                    self._bury(ask.token, ports.LATE_MS, overflow_by(self.line[-1].record), now)
+                    self._bury(ask.token, timing.LATE_MS, overflow_by(self.line[-1].record), now)
                     self._pump(now)
                     return Closed(self.tombs[ask.token].why)
                 self._overflow(ask.record, now)
@@ -232,7 +225,7 @@ class Ledger:
     def _overflow(self, newcomer: str, now: int) -> None:
         oldest = self.line[0]
         self._drop(oldest.token)
-        self._bury(oldest.token, ports.LATE_MS, overflow_by(newcomer), now)
+        self._bury(oldest.token, timing.LATE_MS, overflow_by(newcomer), now)
         self._messages.append((oldest.line.inbox, f"O {oldest.token}"))
 
     # --- grants ---------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Iterable, Optional, Tuple
 
-from celery_redlock.core.ports import LATE_MS, ForcedView, who_forced
+from celery_redlock.core.ports import ForcedView
+from celery_redlock.core.timing import LATE_MS
+from celery_redlock.core.why import who_forced
 
 
 def latest_forced(tombs: Iterable[Tuple[int, str]]) -> Optional[ForcedView]:

@@ -14,7 +14,6 @@ from typing import Any, Dict, Set, Tuple, Union
 
 from celery_redlock.core import timing
 from celery_redlock.core.ports import (
-    LATE_MS,
     Acquire,
     AcquireAnswer,
     Busy,
@@ -26,6 +25,7 @@ from celery_redlock.core.ports import (
     Queued,
 )
 from celery_redlock.core.quorum import Tally, pause_apart, pause_waiting
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.store.answers import acquired, left
 from celery_redlock.store.ballots import EXPECT, GIVE_BACK, VOTE, WITHDRAW
 from celery_redlock.store.claim import Claim, Trust

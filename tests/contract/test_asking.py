@@ -11,8 +11,9 @@ import pytest
 
 from celery_redlock.core import events
 from celery_redlock.core.lifecycle import State
-from celery_redlock.core.ports import LATE_MS, Leave, NoAnswer, Store, Terms
+from celery_redlock.core.ports import Leave, NoAnswer, Store, Terms
 from celery_redlock.core.record import Record
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.exceptions import LockLost
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager

@@ -9,16 +9,10 @@ import pytest
 
 from celery_redlock.core import events
 from celery_redlock.core.lifecycle import State
-from celery_redlock.core.ports import (
-    LATE_MS,
-    Closed,
-    Granted,
-    HolderView,
-    Store,
-    Terms,
-    forced_by,
-)
+from celery_redlock.core.ports import Closed, Granted, HolderView, Store, Terms
 from celery_redlock.core.record import Record
+from celery_redlock.core.timing import LATE_MS
+from celery_redlock.core.why import forced_by
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Held

@@ -24,10 +24,10 @@ from celery_redlock.core.ports import (
     Renew,
     Store,
     Terms,
-    forced_by,
 )
 from celery_redlock.core.record import Record
 from celery_redlock.core.template import LONGEST, escape_name
+from celery_redlock.core.why import forced_by
 from celery_redlock.observe.words import plain
 from tests.contract.conftest import PREFIX, Backend
 

@@ -6,7 +6,8 @@ from typing import Dict
 
 import pytest
 
-from celery_redlock.core.ports import LATE_MS, Extended
+from celery_redlock.core.ports import Extended
+from celery_redlock.core.timing import LATE_MS
 from tests.contract.conftest import PREFIX, Backend
 from tests.contract.desk import LONG, SHORT, Desk
 

@@ -12,7 +12,6 @@ import pytest
 
 from celery_redlock.core import ports, timing
 from celery_redlock.core.ports import (
-    LATE_MS,
     Closed,
     Confirm,
     Extended,
@@ -26,6 +25,8 @@ from celery_redlock.core.ports import (
     Terms,
     Unknown,
 )
+from celery_redlock.core.timing import LATE_MS
+from celery_redlock.core.why import is_overflow
 from tests.contract.desk import Desk, said, until
 from tests.contract.faults import BadNetwork
 
@@ -164,7 +165,7 @@ class Client:
                 return Hold(token, kind, mode, answer.fence, trust)
             if not isinstance(answer, Queued):
                 self._counts[type(answer).__name__] += 1
-                assert not isinstance(answer, Closed) or ports.is_overflow(answer.why)
+                assert not isinstance(answer, Closed) or is_overflow(answer.why)
                 return None
             seq = answer.seq
             if not self._await_turn(token, kind, answer, give_up):

@@ -6,7 +6,8 @@ from typing import Dict, List, Sequence, Tuple
 
 import pytest
 
-from celery_redlock.core.ports import LATE_MS, NoAnswer, ResourceView, Store
+from celery_redlock.core.ports import NoAnswer, ResourceView, Store
+from celery_redlock.core.timing import LATE_MS
 from celery_redlock.locking.oversight import survey
 from celery_redlock.store.urls import open_store
 from tests.contract.conftest import PREFIX, Backend

@@ -1,0 +1,37 @@
+"""Why a token is dead: the words of ``Leave.why`` and ``Closed.why`` that carry a name."""
+
+from __future__ import annotations
+
+import re
+from typing import Optional
+
+_FORCED = "forced by "
+_OVERFLOW = "overflow"
+_OVERFLOW_BY = "overflow by "
+_ID_IN_RECORD = re.compile(r'"id":"([^"\\]*)"')
+
+
+def forced_by(who: str) -> str:
+    """The ``why`` of a release by force."""
+    return _FORCED + who
+
+
+def who_forced(why: str) -> Optional[str]:
+    """Who asked for the release by force that this ``why`` tells of; None for any other."""
+    return why[len(_FORCED) :] if why.startswith(_FORCED) else None
+
+
+def overflow_by(record: str) -> str:
+    """The ``why`` of a waiter that was dropped for a newcomer with this record."""
+    found = _ID_IN_RECORD.search(record)
+    return _OVERFLOW_BY + found[1] if found else _OVERFLOW
+
+
+def is_overflow(why: str) -> bool:
+    """Whether this ``why`` tells of a waiter that was dropped for a newcomer."""
+    return why == _OVERFLOW or why.startswith(_OVERFLOW_BY)
+
+
+def who_overflowed(why: str) -> Optional[str]:
+    """The task id of the newcomer; None where it has none."""
+    return why[len(_OVERFLOW_BY) :] if why.startswith(_OVERFLOW_BY) else None
