@@ -162,9 +162,9 @@ def _tombstone_forgotten() -> None:
 
 
 def _orphans_forgotten() -> None:
-    from celery_redlock.locking.manager import Manager
+    from celery_redlock.locking.abandoned import Abandoned
 
-    Manager.orphans_of = lambda self, resource: ()  # type: ignore[method-assign, assignment]
+    Abandoned.tokens_of = lambda self, resource: ()  # type: ignore[method-assign, assignment]
 
 
 def _context_shared() -> None:

@@ -138,7 +138,7 @@ class Ask:
                     self._granted(hold, answer, sent_at)
         for request, _answer in zip(send.requests, answers):
             if request.orphans:
-                self._manager.watchdog.cleared(request.orphans)
+                self._manager.abandoned.cleared(request.orphans)
         return self._holds[len(answers) - 1], answers[-1]
 
     def _request(self, hold: Hold) -> Acquire:
@@ -158,7 +158,7 @@ class Ask:
             hold.record.encode(),
             line,
             hold.kept,
-            manager.orphans_of(hold.resource) + self._left_behind.get(hold.resource, ()),
+            manager.abandoned.tokens_of(hold.resource) + self._left_behind.get(hold.resource, ()),
         )
 
     def _granted(self, hold: Hold, answer: Granted, sent_at: float) -> None:

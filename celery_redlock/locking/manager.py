@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, Iterable, Optional, Sequence, Tuple, TypeVar
 
 from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import LIVING, Move, State
@@ -30,6 +30,7 @@ from celery_redlock.core.record import Record
 from celery_redlock.core.timing import LATE_MS
 from celery_redlock.exceptions import LockLost
 from celery_redlock.locking import handover, native, oversight, process, proof
+from celery_redlock.locking.abandoned import Abandoned
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.extension import lengthen, settle
 from celery_redlock.locking.handover import Handed
@@ -70,17 +71,16 @@ class Manager:
         self.emit = emit
         self.clock = clock
         self.proof = is_dead
-        self._orphans: Dict[str, Hold] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
         self.background = background or store
-        self.watchdog = Watchdog(self.background, emit, clock, self._forget_orphan, on_doubt)
+        self.abandoned = Abandoned(self.background, emit, clock)
+        self.watchdog = Watchdog(self.background, emit, self.abandoned, clock, on_doubt)
         self.wakeups = Wakeups(
             self.background, self._inbox_opened, self.watchdog.ask_for_holders, clock
         )
         process.join(self)
 
     def after_fork(self) -> None:
-        self._orphans = {}
         self._over = OrderedDict()
         self.watchdog.after_fork()
         self.wakeups.after_fork()
@@ -90,7 +90,6 @@ class Manager:
 
         The manager stays usable.
         """
-        self._orphans = {}
         self.watchdog.stop()
         self.wakeups.stop()
 
@@ -154,7 +153,7 @@ class Manager:
         if hold.is_final or hold.state in (State.NEW, State.HANDED):
             return
         hold.tainted = True
-        self._orphans[hold.token] = hold
+        self.abandoned.add(hold)
         if hold.state in LIVING:
             hold.try_move(Move.ENDING)
         first = hold.try_move(Move.OUTCOME_UNKNOWN, Move.NO_ANSWER)
@@ -294,7 +293,7 @@ class Manager:
     @property
     def is_idle(self) -> bool:
         """Nothing held, nothing awaited, nothing left to release."""
-        return self.watchdog.is_idle and self.wakeups.is_idle and not self._orphans
+        return self.watchdog.is_idle and self.wakeups.is_idle
 
     def finish(self, within: float) -> None:
         """Wait until the background has ended what was abandoned, so many seconds at most.
@@ -302,7 +301,7 @@ class Manager:
         For the end of the process.
         """
         until = self.clock() + within
-        while self._orphans and self.clock() < until:
+        while self.abandoned and self.clock() < until:
             native.sleep(0.001)
 
     # --- the inbox
@@ -340,11 +339,11 @@ class Manager:
         request = self._farewell(hold)
         left, _sent_at = self.twice((hold,), lambda: self.store.leave(request))
         if len(request.tokens) > 1:
-            self.watchdog.cleared(request.tokens[1:])
+            self.abandoned.cleared(request.tokens[1:])
         return left
 
     def _farewell(self, hold: Hold) -> Leave:
-        orphans = self.orphans_of(hold.resource)
+        orphans = self.abandoned.tokens_of(hold.resource)
         tainted = hold.tainted or orphans
         return Leave(
             hold.resource,
@@ -383,7 +382,7 @@ class Manager:
         if isinstance(answer, NoAnswer):
             self.abandon(hold)
             return
-        self.watchdog.cleared(request.tokens[1:])
+        self.abandoned.cleared(request.tokens[1:])
         if not hold.try_move(Move.GAVE_UP):
             self._released(hold, answer)
 
@@ -413,12 +412,3 @@ class Manager:
                 if sent_at > first_at or again_at - first_at > QUICK:
                     raise
                 sent_at = again_at
-
-    def orphans_of(self, resource: str) -> Tuple[str, ...]:
-        if not self._orphans:
-            return ()
-        orphans = list(self._orphans.values())
-        return tuple(orphan.token for orphan in orphans if orphan.resource == resource)
-
-    def _forget_orphan(self, hold: Hold) -> None:
-        self._orphans.pop(hold.token, None)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from operator import attrgetter
-from typing import Callable, Dict, Iterable, List
+from typing import Callable, Dict, List
 
 from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import LIVING, Move, State
@@ -23,30 +23,24 @@ from celery_redlock.core.ports import (
     Beat,
     Closed,
     Extended,
-    Leave,
     NoAnswer,
     Queued,
     Reestablish,
     Store,
 )
-from celery_redlock.core.timing import LATE_MS, PAST_DEADLINE
+from celery_redlock.core.timing import PAST_DEADLINE
 from celery_redlock.locking import native
+from celery_redlock.locking.abandoned import Abandoned, farewell
 from celery_redlock.locking.hold import Hold
 
 #: What is due within this share of a lease goes out with what is due now.
 _TOGETHER = 1 / 12
 
-#: Seconds between two tries to end an abandoned hold, from the first to the longest.
-_RETRY_LEAVE = (0.05, 5.0)
-
 #: Seconds after which a hold is a long one: then it must be noticed when the server goes, since one
 #: that comes back empty waits for old holders for no longer than its grace.
 _LONG = 1.0
 
-_DUE, _END_DUE = attrgetter("due"), attrgetter("end_due")
-
-#: When something is to be done about a hold.
-DueOf = Callable[[Hold], float]
+_DUE = attrgetter("due")
 
 _TROUBLED = (State.AT_RISK, State.UNSURE)
 
@@ -73,22 +67,21 @@ class Watchdog:
         self,
         store: Store,
         emit: events.Emit,
+        abandoned: Abandoned,
         clock: Callable[[], float] = time.monotonic,
-        on_cleared: Callable[[Hold], None] = lambda hold: None,
         on_doubt: Callable[[Hold], None] = lambda hold: None,
     ) -> None:
         self._store = store
         self._emit = emit
         self._clock = clock
-        self._on_cleared = on_cleared
+        self._abandoned = abandoned
         self._on_doubt = on_doubt
         self.after_fork()
 
     def after_fork(self) -> None:
         self._held: Dict[str, Hold] = {}
         self._waiting: Dict[str, Hold] = {}
-        self._abandoned: Dict[str, Hold] = {}
-        self._retries: Dict[str, float] = {}
+        self._abandoned.clear()
         #: A renewal has failed: some hold may be AT_RISK or UNSURE. No other is.
         self._is_troubled = False
         self._signal = native.Signal()
@@ -132,15 +125,7 @@ class Watchdog:
     def end_later(self, hold: Hold) -> None:
         """Release an abandoned hold in the background, until the server has acknowledged it."""
         hold.end_due = self._clock()
-        self._abandoned[hold.token] = hold
         self._wake_for(hold.end_due)
-
-    def cleared(self, tokens: Iterable[str]) -> None:
-        """Another call has ended these abandoned holds."""
-        for token in tokens:
-            hold = self._abandoned.pop(token, None)
-            if hold is not None:
-                self._acknowledge(hold)
 
     def beat_now(self) -> None:
         """Ask about every waiter at once: wake-ups may have been missed."""
@@ -194,11 +179,7 @@ class Watchdog:
                 signal.wait(0.1)
 
     def _next_due(self) -> float:
-        due = min(
-            _first_due(self._held),
-            _first_due(self._waiting),
-            _first_due(self._abandoned, _END_DUE),
-        )
+        due = min(_first_due(self._held), _first_due(self._waiting), self._abandoned.first_due())
         return min(due, self._clock() + _LOOK) if self._held else due
 
     def round(self) -> None:
@@ -207,8 +188,7 @@ class Watchdog:
             self.renew_now()
         self._beat(self._due(self._waiting))
         self._renew([hold for hold in self._due(self._held) if self._may_live(hold)])
-        for hold in self._due(self._abandoned, _END_DUE):
-            self._end(hold)
+        self._abandoned.end_due()
 
     def _has_gone(self) -> bool:
         """Whether the server has gone under long holds that nobody knows to be in trouble."""
@@ -225,12 +205,11 @@ class Watchdog:
         except NoAnswer:
             return True
 
-    def _due(self, table: Dict[str, Hold], due_of: DueOf = _DUE) -> List[Hold]:
+    def _due(self, table: Dict[str, Hold]) -> List[Hold]:
         now = self._clock()
-        if _first_due(table, due_of) > now:
+        if _first_due(table) > now:
             return []
-        holds = list(table.values())
-        return [hold for hold in holds if due_of(hold) <= now + hold.lease * _TOGETHER]
+        return [hold for hold in list(table.values()) if hold.due <= now + hold.lease * _TOGETHER]
 
     # --- renewal
 
@@ -341,7 +320,7 @@ class Watchdog:
         if not self.lost(hold, why):
             return
         try:
-            self._store.leave(_farewell(hold, LATE_MS))
+            self._store.leave(farewell(hold))
         except NoAnswer:
             # Said once: its lease is not renewed any more, and a late copy finds it expired.
             hold.tainted = True
@@ -375,30 +354,7 @@ class Watchdog:
             pause = min(pause, queued.next_ms / 1000 + PAST_DEADLINE)
         hold.due = now + pause
 
-    # --- abandoned holds
 
-    def _end(self, hold: Hold) -> None:
-        try:
-            self._store.leave(_farewell(hold, LATE_MS))
-        except NoAnswer:
-            first, longest = _RETRY_LEAVE
-            pause = min(2 * self._retries.get(hold.token, first / 2), longest)
-            self._retries[hold.token] = pause
-            hold.end_due = self._clock() + pause
-            return
-        self.cleared([hold.token])
-
-    def _acknowledge(self, hold: Hold) -> None:
-        self._retries.pop(hold.token, None)
-        hold.try_move(Move.ACKNOWLEDGED)
-        self._on_cleared(hold)
-        self._emit(events.Cleared(hold.resource, hold.record))
-
-
-def _first_due(table: Dict[str, Hold], due_of: DueOf = _DUE) -> float:
+def _first_due(table: Dict[str, Hold]) -> float:
     # At each of its looks the watchdog goes through all holds: nothing in Python runs for each.
-    return min(map(due_of, list(table.values())), default=math.inf)
-
-
-def _farewell(hold: Hold, tomb_ms: int) -> Leave:
-    return Leave(hold.resource, (hold.token,), tomb_ms, lease_ms=hold.terms.lease_ms)
+    return min(map(_DUE, list(table.values())), default=math.inf)
