@@ -36,10 +36,11 @@ from celery_redlock.exceptions import ConfigurationError
 from celery_redlock.store import answers
 from celery_redlock.store.batches import acquire_each
 from celery_redlock.store.frames import ACQUIRE, HEARTBEAT, LEAVE, RENEW
+from celery_redlock.store.inbox import Inbox
 from celery_redlock.store.link import Frame
 from celery_redlock.store.looking import survey
 from celery_redlock.store.scripts import Script
-from celery_redlock.store.single import BATCH, Inbox, ScriptedStore, Server, or_silence
+from celery_redlock.store.single import BATCH, ScriptedStore, Server, or_silence
 from celery_redlock.store.slots import Slots, is_moving, redirect
 
 #: So often a request follows its slot before that counts as an outage.

@@ -14,8 +14,8 @@ from typing import Dict, NamedTuple, Optional, Sequence, Set
 
 from celery_redlock.core.ports import NoAnswer
 from celery_redlock.core.quorum import majority_of
+from celery_redlock.store.inbox import Inbox
 from celery_redlock.store.round import poller
-from celery_redlock.store.single import Inbox
 from celery_redlock.store.voter import Voter
 
 #: Seconds for which a hint is kept back for those of the other servers.

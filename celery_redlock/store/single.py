@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import (
@@ -12,14 +11,11 @@ from typing import (
     Iterator,
     List,
     NamedTuple,
-    Optional,
     Protocol,
     Sequence,
     Tuple,
     TypeVar,
 )
-
-from redis.exceptions import RedisError
 
 from celery_redlock.core.ports import (
     Acquire,
@@ -51,7 +47,8 @@ from celery_redlock.store.frames import (
     RENEW,
     Frames,
 )
-from celery_redlock.store.link import Call, Frame, Link, reason
+from celery_redlock.store.inbox import Inbox
+from celery_redlock.store.link import Call, Frame
 from celery_redlock.store.looking import survey, view
 from celery_redlock.store.scripts import Script
 
@@ -189,54 +186,6 @@ class SingleServer(ScriptedStore):
         """Each answer of a batch as a value."""
         told = read(self._connections.name, answers.one_each, raw, requests)
         return read(self._connections.name, lambda told: [reader(each) for each in told], told)
-
-
-class Inbox:
-    """Wake-ups over one subscribed connection, with a ping when it has been silent for long."""
-
-    _SILENCE = 5.0
-
-    def __init__(self, link: Link, channel: str, server: str) -> None:
-        self._link = link
-        self._server = server
-        self._heard = time.monotonic()
-        self._pinged = False
-        raw = channel.encode()
-        try:
-            link.send(b"*2\r\n$9\r\nSUBSCRIBE\r\n$%d\r\n%b\r\n" % (len(raw), raw))
-            link.receive()
-        except (RedisError, OSError) as error:
-            link.close()
-            raise NoAnswer(f"{server} ({reason(error)})") from error
-
-    def get(self, timeout: float) -> Optional[str]:
-        try:
-            if self._link.connection.can_read(timeout):
-                return self._read()
-            self._keep_alive()
-            return None
-        except (RedisError, OSError, *UNREADABLE) as error:
-            raise NoAnswer(f"{self._server} ({reason(error)})") from error
-
-    def fileno(self) -> int:
-        number: int = self._link.connection._sock.fileno()  # type: ignore[attr-defined]
-        return number
-
-    def close(self) -> None:
-        self._link.close()
-
-    def _read(self) -> Optional[str]:
-        kind, _channel, *data = self._link.receive()
-        self._heard, self._pinged = time.monotonic(), False
-        return data[0].decode() if kind == b"message" else None
-
-    def _keep_alive(self) -> None:
-        silent = time.monotonic() - self._heard
-        if self._pinged and silent > 2 * self._SILENCE:
-            raise NoAnswer(f"{self._server} (silent for {silent:.0f} s)")
-        if not self._pinged and silent > self._SILENCE:
-            self._link.send(b"*1\r\n$4\r\nPING\r\n")
-            self._pinged = True
 
 
 def read(server: str, reader: Callable[..., Answer], raw: Any, *more: Any) -> Answer:

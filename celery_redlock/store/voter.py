@@ -23,10 +23,10 @@ from celery_redlock.core.ports import NoAnswer, ResourceView
 from celery_redlock.store.ballots import SCRIPTS
 from celery_redlock.store.connections import Connections
 from celery_redlock.store.frames import Frames
+from celery_redlock.store.inbox import Inbox
 from celery_redlock.store.link import reason, uptime_in
 from celery_redlock.store.looking import survey
 from celery_redlock.store.replies import ErrorReply
-from celery_redlock.store.single import Inbox
 from celery_redlock.store.wire import Call, TakesNoMore, Wire, learn
 
 #: A connection idle for longer is looked at before it is used: servers close idle ones.
