@@ -167,6 +167,14 @@ def _orphans_forgotten() -> None:
     Abandoned.tokens_of = lambda self, resource: ()  # type: ignore[method-assign, assignment]
 
 
+def _grant_not_secured() -> None:
+    from celery_redlock.store.memory import MemoryStore
+    from celery_redlock.store.single import ScriptedStore
+
+    for store in (MemoryStore, ScriptedStore):
+        store.secure = lambda self, request: None  # type: ignore[method-assign, assignment]
+
+
 def _context_shared() -> None:
     from celery_redlock.locking import execution
 
@@ -317,6 +325,12 @@ SABOTAGES: Dict[str, Sabotage] = {
     ),
     "orphans-forgotten": Sabotage(
         "a process forgets what it could not release", "G2", (RAISED,), _orphans_forgotten
+    ),
+    "grant-not-secured": Sabotage(
+        "who was granted it in line begins with a moment's grant",
+        "G1",
+        ("tests/contract/test_stopped_at_its_grant.py",),
+        _grant_not_secured,
     ),
     "context-shared": Sabotage(
         "what one thread holds, others re-enter",

@@ -324,6 +324,13 @@ class Store(Protocol):
 
     def renew(self, requests: Sequence[Renew]) -> Sequence[RenewAnswer]: ...
 
+    def secure(self, request: Renew) -> None:
+        """Send one renewal, and neither wait for its answer nor hear it. Never raises NoAnswer.
+
+        For a grant of a moment, which only stores with one server of a resource make: once this
+        returns, whoever asked for it may be stopped and still has the lease.
+        """
+
     def heartbeat(self, requests: Sequence[Beat]) -> Sequence[BeatAnswer]: ...
 
     def reestablish(self, request: Reestablish) -> ReestablishAnswer: ...

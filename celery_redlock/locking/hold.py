@@ -8,7 +8,7 @@ once: its state alone says whether an answer still concerns it.
 from __future__ import annotations
 
 import secrets
-from typing import Callable, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from celery_redlock.core import timing
 from celery_redlock.core.lifecycle import FINAL, LIVING, Move, State, after
@@ -18,6 +18,14 @@ from celery_redlock.locking import native, process
 
 #: After these the server knows the hold's record, and has its whole lease.
 _RENEWALS = (Move.RENEWED, Move.REESTABLISHED)
+
+
+class Grant(NamedTuple):
+    """A grant of a moment, of ``ttl`` seconds."""
+
+    fence: int
+    trusted_until: float
+    ttl: float
 
 
 class Hold:
@@ -172,6 +180,10 @@ class Hold:
         fence, until = self.fence or 0, self.trusted_until
         return Renew(self.resource, self.token, fence, lease_ms, kept, record, until)
 
+    def first_renewal(self, grant: Grant) -> Renew:
+        """What makes a grant of a moment a lease."""
+        return Renew(self.resource, self.token, grant.fence, self.terms.lease_ms)
+
     def granted(self, fence: int, trusted_until: float, now: float) -> None:
         with self._mutex:
             self._state = after(self._state, Move.GRANTED)
@@ -226,23 +238,25 @@ class Hold:
             self._heard = (message, now)
         self.wake.set()
 
-    def granted_in_line(self, now: float) -> bool:
-        """Whether a message has brought a grant that can be trusted; then it is held.
+    def grant_heard(self) -> Optional[Grant]:
+        """What a message has brought to who stands in line.
 
-        Not one that nobody will renew: the grant is for a moment only.
+        Not to one that nobody will renew: the grant is for a moment only.
         """
         heard, (asked_at, placed_ms) = self._heard, self._placed
         if heard is None or not self.renew or self.closed:
-            return False
+            return None
         if not placed_ms or heard[0].at_ms < placed_ms:
-            return False  # of an earlier stand in this line
+            return None  # of an earlier stand in this line
         (_kind, _token, fence, granted_ms), heard_at = heard
-        ttl = timing.grant_ttl(self.lease)
-        elapsed = (granted_ms - placed_ms) / 1000
-        until = timing.granted_trust(asked_at, elapsed, heard_at, ttl)
-        if until - now < ttl / 2:
+        ttl, elapsed = timing.grant_ttl(self.lease), (granted_ms - placed_ms) / 1000
+        return Grant(fence, timing.granted_trust(asked_at, elapsed, heard_at, ttl), ttl)
+
+    def granted_in_line(self, grant: Grant, now: float) -> bool:
+        """Whether the grant can still be trusted; then it is held."""
+        if grant.trusted_until - now < grant.ttl / 2:
             return False
-        self.granted(fence, until, now)
+        self.granted(grant.fence, grant.trusted_until, now)
         return True
 
     def place(self, queued: Queued, asked_at: float) -> bool:

@@ -11,13 +11,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, Callable, Optional, Protocol, Sequence, Tuple, Type, Union
 
-from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, ResourceView
+from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, Renew, ResourceView
 from celery_redlock.locking import native, process
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Cancelled, Held, Outcome, StoodBack
-from celery_redlock.locking.steps import Bury, Look, Pause, Ready, Send, Stand, Step
+from celery_redlock.locking.steps import Bury, Look, Pause, Ready, Secure, Send, Stand, Step
 
 Ended = Union[Outcome, StoodBack, Cancelled, Exception]
 
@@ -55,6 +55,9 @@ class Desk(Protocol):
 
     def see(self, resource: str) -> ResourceView:
         """Who holds it; raises NoAnswer."""
+
+    def secure(self, request: Renew) -> None:
+        """Send it, and do not wait for the answer."""
 
     def look_in(self, pending: Pending, step: Step, seconds: float) -> None:
         """Call ``look(step)`` of it after so many seconds."""
@@ -232,6 +235,9 @@ class Pending:
         elif isinstance(step, Bury):
             self._phase = Phase.ASKING
             self._desk.leave(None, step.request, partial(self._buried, step))
+        elif isinstance(step, Secure):
+            self._desk.secure(step.request)
+            self.answered(None)
         elif isinstance(step, Look):
             self._see(step)
         elif isinstance(step, Pause):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, TypeVar
@@ -70,6 +71,11 @@ class Route:
     @property
     def name(self) -> str:
         return _NAME
+
+    def tell(self, script: Script, frame: Frame) -> None:
+        """As ``Connections.tell``; where the slot has moved it comes to nothing."""
+        with suppress(NoAnswer):
+            self._slots.server_of(self._key).tell(script, frame)
 
     def run(self, script: Script, frame: Frame) -> Any:
         """As ``Connections.run``."""

@@ -69,6 +69,17 @@ class Connections:
         self._give_back(link)
         return answer
 
+    def tell(self, script: Script, frame: Frame) -> None:
+        """Call a script whose answer nobody waits for. Never raises NoAnswer."""
+        with suppress(NoAnswer):
+            link = self._take()
+            try:
+                link.tell(script, frame)
+            except BaseException as error:
+                self._fail(link, error)
+                raise
+            self._give_back(link)
+
     def run_all(self, calls: Sequence[Call]) -> List[Any]:
         """Call scripts once each, all sent at once; the answers in their order.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Set
 
 from redis.connection import AbstractConnection
 from redis.exceptions import (
@@ -48,13 +48,17 @@ class Link:
     ``term`` is what whoever made it wants to know of it: see ``store.sentinel``.
     """
 
-    __slots__ = ("connection", "grace_over", "grace_until_ms", "term", "used_at")
+    __slots__ = (
+        *("_told", "_unheard", "connection", "grace_over", "grace_until_ms", "term", "used_at"),
+    )
 
     def __init__(
         self, connection: AbstractConnection, grace: float, in_office: float = math.inf
     ) -> None:
         self.connection = connection
         self.term: Optional[object] = None
+        self._unheard = 0
+        self._told: Set[Script] = set()
         self.grace_until_ms = 0
         self.grace_over = 0.0
         self.used_at = time.monotonic()
@@ -94,10 +98,28 @@ class Link:
         self.connection.send_packed_command([frame], check_health=False)
 
     def receive(self) -> Any:
+        if self._unheard:
+            self._skip()
         try:
             return self.connection.read_response()
         except GARBLED as error:
             raise InvalidResponse(STRANGE) from error
+
+    def tell(self, script: Script, frame: Frame) -> None:
+        """Call a script whose answer nobody waits for: whoever reads next passes over it.
+
+        Nor would anybody hear that the server does not know it, so it is loaded the first time.
+        """
+        if script not in self._told:
+            self.send(_load(script))
+            self._told.add(script)
+            self._unheard += 1
+        self.send(frame(self.grace))
+        self._unheard += 1
+
+    def _skip(self) -> None:
+        unheard, self._unheard = self._unheard, 0
+        self.answers(unheard)
 
     def call(self, frame: Frame) -> Any:
         """The answer to one request; raises what redis-py raises."""
@@ -164,7 +186,11 @@ class Link:
     def has_broken(self) -> bool:
         """As ``is_stale``, and looks at once."""
         try:
-            return bool(self.connection.can_read(0))
+            has_come = self.connection.can_read(0)
+            if has_come and self._unheard:
+                self._skip()
+                has_come = self.connection.can_read(0)
+            return bool(has_come)
         except (RedisError, OSError):
             return True
 

@@ -69,6 +69,9 @@ class MemoryStore:
     def renew(self, requests: Sequence[ports.Renew]) -> Sequence[ports.RenewAnswer]:
         return [self._renew(request) for request in requests]
 
+    def secure(self, request: ports.Renew) -> None:
+        self._renew(request)
+
     def heartbeat(self, requests: Sequence[ports.Beat]) -> Sequence[ports.BeatAnswer]:
         return [self._heartbeat(request) for request in requests]
 

@@ -79,6 +79,9 @@ class QuorumServers:
     def renew(self, requests: Sequence[Renew]) -> Sequence[RenewAnswer]:
         return self._keeping.renew(requests)
 
+    def secure(self, request: Renew) -> None:
+        """Nothing: nobody is granted anything for a moment here."""
+
     def heartbeat(self, requests: Sequence[Beat]) -> Sequence[BeatAnswer]:
         """There is no line to stand in: every waiter is to ask again."""
         return [Confirm() for _ in requests]

@@ -69,12 +69,14 @@ Answer = TypeVar("Answer")
 
 
 class Runner(Protocol):
-    """What calls a script once on the server of a resource: see ``Connections.run``."""
+    """What calls a script once on the server of a resource: see ``Connections``."""
 
     @property
     def name(self) -> str: ...
 
     def run(self, script: Script, frame: Frame) -> Any: ...
+
+    def tell(self, script: Script, frame: Frame) -> None: ...
 
 
 class ScriptedStore(ABC):
@@ -100,6 +102,10 @@ class ScriptedStore(ABC):
         server = self._serving(request.resource)
         raw = server.run(LEAVE, lambda grace: self._frames.leave(request, grace))
         return read(server.name, answers.left, raw)
+
+    def secure(self, request: Renew) -> None:
+        frame = self._frames.renew([request])
+        self._serving(request.resource).tell(RENEW, lambda _grace: frame)
 
     def reestablish(self, request: Reestablish) -> ReestablishAnswer:
         server = self._serving(request.resource)

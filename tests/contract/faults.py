@@ -10,6 +10,7 @@ import itertools
 import random
 import threading
 import time
+from contextlib import suppress
 from typing import Callable, List, Sequence, Tuple, TypeVar
 
 from celery_redlock.core import ports
@@ -53,6 +54,10 @@ class BadNetwork:
 
     def renew(self, requests: Sequence[ports.Renew]) -> Sequence[ports.RenewAnswer]:
         return self._send(lambda: self._store.renew(requests))
+
+    def secure(self, request: ports.Renew) -> None:
+        with suppress(ports.NoAnswer):
+            self._send(lambda: self._store.secure(request))
 
     def has_broken(self) -> bool:
         return False

@@ -8,20 +8,30 @@ import pytest
 from redis import Connection
 
 from celery_redlock.store import connections as module
+from celery_redlock.store import link as link_module
 from celery_redlock.store.connections import Connections
+from celery_redlock.store.scripts import Script, command
 from tests.contract.desk import until
 from tests.harness.servers import LockServer
 
 AT_ONCE = 5
 
 
+#: It adds one to a number.
+COUNT = command("INCR", "count")
+
+
 @pytest.fixture
-def connections() -> Iterator[Connections]:
+def server() -> Iterator[LockServer]:
     with LockServer.start() as server:
-        port = server.client().connection_pool.connection_kwargs["port"]
-        connections = Connections(lambda: Connection(port=port), "the server")
-        yield connections
-        connections.close()
+        yield server
+
+
+@pytest.fixture
+def connections(server: LockServer) -> Iterator[Connections]:
+    connections = Connections(lambda: Connection(port=server.port), "the server")
+    yield connections
+    connections.close()
 
 
 def use(connections: Connections, at_once: int) -> int:
@@ -38,3 +48,29 @@ def test_those_that_many_needed_at_once_are_closed_when_fewer_do(
     monkeypatch.setattr(module, "_SURPLUS", 0.1)
     assert use(connections, AT_ONCE) == AT_ONCE
     until(lambda: use(connections, 2) == 2, "those that nobody needs are closed")
+
+
+def test_the_answers_that_nobody_waits_for_are_nobody_elses(connections: Connections) -> None:
+    (which,) = connections.read([command("CLIENT", "ID")])
+    for _ in range(3):
+        connections.tell(Script("renew"), lambda _grace: COUNT)
+    assert connections.read([COUNT, command("CLIENT", "ID")]) == [4, which]
+
+
+def test_a_connection_with_such_answers_is_used_again_when_it_has_been_idle(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_LOOK_AFTER", 0.0)
+    (which,) = connections.read([command("CLIENT", "ID")])
+    connections.tell(Script("renew"), lambda _grace: COUNT)
+    until(lambda: connections._idle[0].connection.can_read(0), "the answers are there")
+    assert connections.read([COUNT, command("CLIENT", "ID")]) == [2, which]
+
+
+def test_nobody_hears_of_what_could_not_be_told(
+    server: LockServer, connections: Connections
+) -> None:
+    assert connections.read([COUNT]) == [1]
+    server.kill()
+    for _ in range(3):
+        connections.tell(Script("renew"), lambda _grace: COUNT)

@@ -112,3 +112,11 @@ def work_long(self: Any, account: str, seconds: float) -> Dict[str, Any]:
         time.sleep(seconds)
         self.lock.check()
         return lock_report()
+
+
+@account_task()
+def stand_still(self: Any, account: str) -> str:
+    """A body that is stopped before its first line is done."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    with in_body(self, account):
+        return "done"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import json
 import os
+import signal
 import threading
 import time
 from contextlib import ExitStack
@@ -33,6 +34,9 @@ PATIENT = 3.0
 
 #: After it ``linger`` has lost its lock.
 LONGEST_STAY = 1.0
+
+#: For so long ``halt`` is stopped.
+STOP = 1.6
 
 #: Between two looks at the lock.
 LOOK_EVERY = 0.01
@@ -113,7 +117,9 @@ def note_losses(path: Path) -> None:
     lock_lost.connect(note, weak=False)
 
 
-def work_on(self: Any, numbers: List[int], seconds: float) -> str:
+def work_on(
+    self: Any, numbers: List[int], seconds: float, first: Callable[[], Any] = lambda: None
+) -> str:
     """Run for so long, sure of the lock or not: a body that knows may go on."""
     log = self.app.body_log
     diary = Diary(diary_of(log.path), self.lock)
@@ -122,6 +128,7 @@ def work_on(self: Any, numbers: List[int], seconds: float) -> str:
         with ExitStack() as logged:
             for resource, fence in self.lock.fences.items():
                 logged.enter_context(log.body(resource, fence, self.request.id))
+            first()
             ends_at = time.monotonic() + seconds
             while time.monotonic() < ends_at:
                 sure = diary.look() and sure
@@ -154,6 +161,18 @@ def stray(self: Any, numbers: List[int], seconds: float) -> str:
     with take(self, Lock(f"forgotten:{numbers[0]}", app=self.app)):
         run_beside(lambda: try_all(self, resources_of(numbers)))
         return work_on(self, numbers, seconds)
+
+
+@task(base=LockedTask, bind=True, lock_key=lambda numbers, seconds: resources_of(numbers))
+def halt(self: Any, numbers: List[int], seconds: float) -> str:
+    """Work that is stopped as it begins, for longer than a release's grant lasts by itself."""
+    return work_on(self, numbers, seconds, stop_for_a_moment)
+
+
+def stop_for_a_moment() -> None:
+    pid = os.getpid()
+    os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", f"sleep {STOP}; kill -CONT {pid}")
+    os.kill(pid, signal.SIGSTOP)
 
 
 @task(base=LockedTask, bind=True, lock_key=lambda numbers, seconds: resources_of(numbers))

@@ -3,6 +3,7 @@
 In the order of their fences, no body may begin while an earlier one lives, runs and trusts its
 lock. Bodies may run at the same time only where a fault has kept the earlier one from renewing;
 then it was told so before the later one began. A lock lost without such a fault is one of ours.
+Who was stopped for a small part of its lease may have been unsure, and had lost nothing.
 Who has lost its lock is interrupted, and nobody else is.
 """
 
@@ -91,7 +92,7 @@ def read_diaries(path: Path) -> Diaries:
 
 
 class Judge:
-    """``deaths`` says when processes were killed; ``harms`` what was done to holders."""
+    """``deaths`` says when processes were killed, ``harms`` what kept holders from renewing."""
 
     def __init__(
         self,
@@ -99,11 +100,18 @@ class Judge:
         diaries: Diaries,
         deaths: Mapping[int, int],
         harms: Sequence[Harm],
+        lease: float = LEASE,
     ) -> None:
         self._beliefs = diaries.beliefs
         self._interruptions = diaries.interruptions
         self._deaths = deaths
         self._harms = [*harms, *diaries.stood_still]
+        # Renewed at a third of it, a lease outlives any stop that is as short.
+        self._deprived = [
+            harm
+            for harm in self._harms
+            if harm.pid is None or harm.end - harm.begin >= lease / 3 * SECOND
+        ]
         self._by_resource: Dict[str, List[Body]] = defaultdict(list)
         for body in bodies:
             self._by_resource[body.resource].append(body)
@@ -163,13 +171,13 @@ class Judge:
     def _may_have_lost(self, body: Body) -> bool:
         belief = self._belief(body)
         moments = belief.losses or (belief.trusted_until or body.start,)
-        return any(self._was_harmed(body, moment) for moment in moments)
+        return any(self._was_harmed(body, moment, self._deprived) for moment in moments)
 
     def _unexplained_losses(self, bodies: Sequence[Body]) -> Iterable[str]:
         for body in bodies:
             for moment in self._belief(body).losses:
                 self.losses += 1
-                if not self._was_harmed(body, moment):
+                if not self._was_harmed(body, moment, self._harms):
                     yield f"lost its lock at {moment}, for no reason:\n  {body}"
 
     def _not_interrupted(self, bodies: Sequence[Body]) -> Iterable[str]:
@@ -191,11 +199,11 @@ class Judge:
             if not was_lost and pid not in self._deaths:
                 yield f"was interrupted without a loss, in {pid}: {held}"
 
-    def _was_harmed(self, body: Body, when: int) -> bool:
-        """Whether a fault kept it from renewing when its trust ended."""
+    def _was_harmed(self, body: Body, when: int, harms: Sequence[Harm]) -> bool:
+        """Whether one of these kept it from renewing when its trust ended."""
         return any(
             harm.pid in (None, body.pid) and harm.begin < when < harm.end + AFTERMATH * SECOND
-            for harm in self._harms
+            for harm in harms
         )
 
 

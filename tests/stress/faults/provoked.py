@@ -55,6 +55,8 @@ PROVOCATIONS: Dict[str, Plan] = {
         long_share=0.9,
         longest=7 * LEASE,
     ),
+    # Bodies that are stopped as they begin, for a small part of their lease.
+    "short stops": _plan(PREFORK, task="halt", lease=15.0, **{**IN_LINE, "usual": (0.01, 0.03)}),
     # Outages in which nobody is overtaken.
     "doubts": _plan(
         PREFORK,
@@ -118,6 +120,7 @@ NOTICED = {
     "doubt-taken-for-loss": "doubts",
     "fence-reset": "calm",
     "fork-not-reset": "forks",
+    "grant-not-secured": "short stops",
     "hold-shared-by-threads": "strays",
     "interrupt-unguarded": "late losses",
     "interruption-off": "losses",

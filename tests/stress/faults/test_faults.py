@@ -69,7 +69,7 @@ def run_and_judge(plan: Plan, directory: Path) -> None:
         found += what_is_left(arena)
         bodies, deeds = arena.shop.bodies.bodies(), arena.deeds
         diaries = read_diaries(diary_of(arena.shop.bodies.path))
-        judge = Judge(bodies, diaries, deeds.deaths, deeds.harms)
+        judge = Judge(bodies, diaries, deeds.deaths, deeds.harms, plan.lease)
         waits = Waits.of(arena.mail.events(), diaries.asked)
         turns = Turns(bodies, waits, judge.end_of, deeds.deaths, deeds.harms)
         found += judge.faults()

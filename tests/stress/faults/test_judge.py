@@ -10,7 +10,7 @@ from examples.demo.bodylog import Body
 from tests.stress.faults.app import SECOND
 from tests.stress.faults.judge import Belief, Diaries, Harm, Interruption, Judge
 from tests.stress.faults.mail import Event
-from tests.stress.faults.plan import draw
+from tests.stress.faults.plan import LEASE, draw
 from tests.stress.faults.turns import DEATHS, ENDS, LOCKS, MEAN, ORDER, Turns, Waits
 
 STALE, RIVAL = 1, 2
@@ -55,6 +55,13 @@ def test_an_overlap_is_known_if_the_earlier_was_stopped_until_its_trust_was_over
     bodies = [body(STALE, 0, 3), body(RIVAL, 2, 4)]
     beliefs = {1: belief(1.9, lost=True), 2: belief(4)}
     assert not judged(bodies, beliefs, [stopped(1, 2.6)])
+
+
+def test_a_stop_for_a_small_part_of_the_lease_explains_no_overlap() -> None:
+    bodies = [body(STALE, 0, 3), body(RIVAL, 2, 4)]
+    beliefs = {1: belief(1.9, lost=True), 2: belief(4)}
+    (fault,) = judged(bodies, beliefs, [stopped(1.5, 1.5 + LEASE / 4)])
+    assert fault.startswith("ran at the same time, for no reason")
 
 
 def test_an_overlap_that_no_fault_explains_is_told() -> None:
