@@ -244,8 +244,7 @@ class Asking:
     # --- time
 
     def _patience(self, own_copy: bool) -> Patience:
-        # A second copy must not record a failure of what the first one still does, or has done.
-        left = None if self.copy else self._left()
+        left = self.left()
         return Patience(
             until=None if left is None else time.monotonic() + left,
             max_waiting=0 if own_copy else self._options.max_waiting or 0,
@@ -264,6 +263,11 @@ class Asking:
         """Names what this execution held itself meanwhile, too."""
         held = self._execution.held_elsewhere() or ()
         return LockTimeout(name, self.waited(), holder.holder if holder else None, *held)
+
+    def left(self) -> Optional[float]:
+        """Seconds after which its wait is over, None for never."""
+        # A second copy must not record a failure of what the first one still does, or has done.
+        return None if self.copy else self._left()
 
     def waited(self) -> float:
         """Seconds since the first ask of this task."""

@@ -363,6 +363,8 @@ class Ask:
             assert isinstance(answer, Busy)
             outcome = Taken(hold.resource, answer.holders, answer.waiting, answer.full)
         for each in self._holds:
+            # With this one the server has refused all that was asked for with it.
+            each.is_let_go = True
             # Of the others a copy of the ask is unaccounted for and may still be granted.
             if not each.tainted:
                 each.try_move(Move.REPLACED, Move.REFUSED)

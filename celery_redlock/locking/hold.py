@@ -48,6 +48,7 @@ class Hold:
         "fence",
         "held_since",
         "holders",
+        "is_let_go",
         "kept",
         "max_hold",
         "own_copies",
@@ -103,6 +104,8 @@ class Hold:
         #: abandoned plans the renewal, or the heartbeat, that will not be.
         self.end_due = 0.0
         self.tainted = False
+        #: The server has released it by itself, in refusing another that was asked for with it.
+        self.is_let_go = False
         self.seq = 0
         self.rank = 0
         self.holders: Tuple[Seen, ...] = ()

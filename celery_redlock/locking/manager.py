@@ -324,7 +324,7 @@ class Manager:
 
     def _released(self, hold: Hold, left: Left) -> Optional[Left]:
         hold.try_move(Move.ANSWERED)
-        if hold.tainted:
+        if hold.tainted or hold.is_let_go:
             # Of two copies of a release the second finds nothing.
             self._tell_released(hold)
             return None

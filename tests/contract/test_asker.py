@@ -189,6 +189,20 @@ def test_one_that_a_newcomer_drops_hears_it_without_a_slot(owner: Owner) -> None
     assert owner.wakes[old] == 0
 
 
+def test_one_of_several_that_is_dropped_releases_what_it_holds_and_loses_nothing(
+    owner: Owner,
+) -> None:
+    owner.held("b")
+    latest = Patience(max_waiting=1, overflow="drop_oldest")
+    old = owner.in_line("a", "b", patience=latest)
+    owner.in_line("b", patience=latest)
+    assert owner.end_of(old) == Dropped("b", "overflow")
+    assert isinstance(owner.end_of(owner.ask("a")), Held)
+    released = [event.resource for event in owner.told if isinstance(event, events.Released)]
+    assert released == ["a"]
+    assert not any(isinstance(event, events.Lost) for event in owner.told)
+
+
 def test_a_wait_ends_when_its_patience_does(owner: Owner) -> None:
     owner.held("a")
     pending = owner.ask("a", patience=Patience(until=time.monotonic() + 0.2))

@@ -49,7 +49,8 @@ class Bounds:
     def send_back(self, parked: Parked, done: Callable[[bool], None]) -> bool:
         """Publish it again; whether that can be. ``done`` as of ``Republisher.republish``."""
         attempt = parked.call.attempt + 1
-        pause = retry_countdown(attempt, random.random)
+        # Back in time for what ends its wait here.
+        pause = min(retry_countdown(attempt, random.random), parked.left)
         headers = {WAIT: parked.wait(attempt)}
 
         def is_done(is_sent: bool) -> None:

@@ -97,6 +97,14 @@ class Parked:
         return {"since": time.time() - self.waited, "attempt": attempt, "places": places}
 
     @property
+    def left(self) -> float:
+        """Seconds until its wait is over, granted or not: it gives up, or expires."""
+        patience = self.asking.left() if self.asking is not None else None
+        expires = self.request.expires
+        until_expired = max(0.0, expires.timestamp() - time.time()) if expires else math.inf
+        return min(math.inf if patience is None else patience, until_expired)
+
+    @property
     def kept_for(self) -> float:
         """Seconds since it came."""
         return time.monotonic() - self._came

@@ -7,6 +7,7 @@ from typing import Any, List
 
 import pytest
 
+from celery_redlock.integration.call import WAIT
 from tests.harness.locked_shop import LockedShop, MakeLockedShop, eventually
 from tests.harness.pools import PREFORK
 from tests.worker.locked_app import resource_of
@@ -72,6 +73,21 @@ def test_one_that_has_gone_round_can_be_revoked(shop: LockedShop, account: str) 
         assert eventually(lambda: beyond.state == "REVOKED", SOON)
     shop.bodies.wait_for(count_ended=2, resource=resource_of(account), timeout=SOON)
     assert beyond.id not in ran(shop, account)
+
+
+@pytest.mark.parametrize(
+    ("task", "expires", "state"), [("work_soon", None, "FAILURE"), ("work", 2.0, "REVOKED")]
+)
+def test_one_that_goes_round_is_back_when_its_wait_is_over(
+    shop: LockedShop, account: str, task: str, expires: Any, state: str
+) -> None:
+    often = {WAIT: {"since": time.time(), "attempt": 9, "places": {}}}  # 15 s at least, the next
+    with shop.locks.held(account):
+        in_line(shop, account, 2)
+        beyond = shop.task(task).apply_async((account,), headers=often, expires=expires)
+        assert eventually(lambda: beyond.state == state, 10.0)
+        assert came(shop, beyond.id) in (2, 3)
+    shop.bodies.wait_for(count_ended=2, resource=resource_of(account), timeout=SOON)
 
 
 def test_one_that_was_kept_too_long_goes_round_and_runs_once(
