@@ -270,7 +270,7 @@ class Ask:
             return False
         # Sent before its age is looked at: who is stopped from then on has the lease, and who was
         # stopped before sees that it is old.
-        yield Secure(hold.first_renewal(grant))
+        yield Secure(hold.first_renewal(grant.fence))
         if not hold.granted_in_line(grant, self._manager.clock()):
             return False
         hold.settle_lease = self._manager.settle_lease

@@ -32,7 +32,7 @@ from typing import (
 
 from celery_redlock.core import events
 from celery_redlock.core.lifecycle import Move, State
-from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, Renew, ResourceView
+from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, ResourceView
 from celery_redlock.locking import native, process
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.hold import Hold
@@ -147,9 +147,6 @@ class Asker:
 
     def see(self, resource: str) -> ResourceView:
         return self._store.inspect(resource)
-
-    def secure(self, request: Renew) -> None:
-        self._store.secure(request)
 
     def closed(self, pending: Pending) -> None:
         self._pendings.discard(pending)

@@ -66,9 +66,15 @@ def take_back(hold: Hold) -> bool:
 
 
 def adopt(manager: Manager, hold: Hold, handed: Handed) -> bool:
+    if handed.resource != hold.resource:
+        return False
+    lease = hold.lease
+    if not handed.is_confirmed:
+        # Before its age is looked at, as in ``Ask``.
+        manager.store.secure(hold.first_renewal(handed.fence))
+        lease = timing.grant_ttl(hold.lease)
     now = manager.clock()
-    lease = hold.lease if handed.is_confirmed else timing.grant_ttl(hold.lease)
-    if handed.resource != hold.resource or handed.trusted_until - now < lease / 2:
+    if handed.trusted_until - now < lease / 2:
         return False
     _resource, fence, trusted_until, held_since, tainted, since, *is_certain = handed
     is_settled, is_confirmed = is_certain

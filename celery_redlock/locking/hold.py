@@ -183,9 +183,9 @@ class Hold:
         fence, until = self.fence or 0, self.trusted_until
         return Renew(self.resource, self.token, fence, lease_ms, kept, record, until)
 
-    def first_renewal(self, grant: Grant) -> Renew:
+    def first_renewal(self, fence: int) -> Renew:
         """What makes a grant of a moment a lease."""
-        return Renew(self.resource, self.token, grant.fence, self.terms.lease_ms)
+        return Renew(self.resource, self.token, fence, self.terms.lease_ms)
 
     def granted(self, fence: int, trusted_until: float, now: float) -> None:
         with self._mutex:

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Callable, Optional, Protocol, Sequence, Tuple, Type, Union
 
-from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, Renew, ResourceView
+from celery_redlock.core.ports import Leave, LeaveAnswer, NoAnswer, ResourceView
 from celery_redlock.locking import native, process
 from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.hold import Hold
@@ -55,9 +55,6 @@ class Desk(Protocol):
 
     def see(self, resource: str) -> ResourceView:
         """Who holds it; raises NoAnswer."""
-
-    def secure(self, request: Renew) -> None:
-        """Send it, and do not wait for the answer."""
 
     def look_in(self, pending: Pending, step: Step, seconds: float) -> None:
         """Call ``look(step)`` of it after so many seconds."""
@@ -236,7 +233,7 @@ class Pending:
             self._phase = Phase.ASKING
             self._desk.leave(None, step.request, partial(self._buried, step))
         elif isinstance(step, Secure):
-            self._desk.secure(step.request)
+            # Its owner takes it where it runs, and has it secured there, or lets it pass.
             self.answered(None)
         elif isinstance(step, Look):
             self._see(step)

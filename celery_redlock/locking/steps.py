@@ -57,7 +57,7 @@ class Ready(NamedTuple):
 
 
 class Secure(NamedTuple):
-    """Make a grant of a moment a lease, and do not wait for the answer. Never fails."""
+    """Make a grant of a moment a lease, where it is used at once; no answer is waited for."""
 
     request: Renew
 
