@@ -1,7 +1,9 @@
 """Celery's signals as the second path: what the gate's ``finally`` could not release.
 
-A body's ``finally`` can itself be interrupted (a second soft time limit, a revoke). The release is
-idempotent: for a task that has released everything this does nothing.
+A body's ``finally`` can itself be interrupted (a second soft time limit, a revoke), and a task may
+end before it comes to its gate (a ``before_start`` that raises), when its worker's parent has been
+granted its lock already. The release is idempotent: for a task that has released everything this
+does nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any
 
 from celery import signals
 
+from celery_redlock.integration.obtaining import give_back_untaken
 from celery_redlock.integration.runtime import runtime_of
 
 
@@ -23,3 +26,5 @@ def _end_left_behind(sender: Any = None, **_details: Any) -> None:
     app = getattr(sender, "app", None)
     if app is not None:
         runtime_of(app).end_left_behind(sender)
+        if hasattr(sender, "redlock_names"):
+            give_back_untaken(sender)

@@ -187,6 +187,22 @@ def test_a_copy_of_a_task_that_has_succeeded_records_no_conflict_over_it(
     assert len(shop.bodies_of(account)) == 1
 
 
+def test_a_copy_that_celery_drops_before_its_body_leaves_no_lock(
+    make_locked_shop: Callable[..., LockedShop], account: str
+) -> None:
+    """Celery's own deduplication knows what this process has done, also where no result is kept."""
+    shop = make_locked_shop(task_acks_late=True, worker_deduplicate_successful_tasks=True)
+    arguments = ["--loglevel=DEBUG"]
+    worker = shop.worker(pool="threads", concurrency=2, arguments=arguments)
+    task_id, granted = str(uuid.uuid4()), f"acquired {resource_of(account)}, "
+    send_as(shop, task_id, "work_unrecorded", account)
+    worker.wait_for_output(f"[{task_id}] succeeded", SOON)
+    send_as(shop, task_id, "work_unrecorded", account, delivery_info={"redelivered": True})
+    assert eventually(lambda: worker.output().count(granted) == 2, SOON)
+    assert eventually(lambda: shop.locks.is_free(account), AT_ONCE)
+    assert len(shop.bodies_of(account)) == 1
+
+
 # --- any second copy
 
 
