@@ -20,11 +20,17 @@ def connect() -> None:
     """Connect the handlers; once, however often it is called."""
     for signal in (signals.task_postrun, signals.task_failure, signals.task_internal_error):
         signal.connect(_end_left_behind, dispatch_uid=f"celery_redlock.{signal.name}", weak=False)
+    # The tracer's alone: a task's failure is told by the worker's parent too, while the body runs.
+    untaken = "celery_redlock.untaken"
+    signals.task_postrun.connect(_give_back_untaken, dispatch_uid=untaken, weak=False)
 
 
 def _end_left_behind(sender: Any = None, **_details: Any) -> None:
     app = getattr(sender, "app", None)
     if app is not None:
         runtime_of(app).end_left_behind(sender)
-        if hasattr(sender, "redlock_names"):
-            give_back_untaken(sender)
+
+
+def _give_back_untaken(sender: Any = None, **_details: Any) -> None:
+    if hasattr(sender, "redlock_names"):
+        give_back_untaken(sender)
