@@ -206,8 +206,9 @@ class Watchdog:
         """Do everything that is due."""
         if self._has_gone():
             self.renew_now()
-        self._beat(self._due(self._waiting))
+        # First what bodies hold: a server that does not answer is waited for by each of these.
         self._renew([hold for hold in self._due(self._held) if self._may_live(hold)])
+        self._beat(self._due(self._waiting))
         for hold in self._due(self._abandoned, _END_DUE):
             self._end(hold)
 
@@ -296,7 +297,8 @@ class Watchdog:
         if not hold.watched(Move.RENEWAL_FAILED):
             return
         if was is State.HELD:
-            self._emit(events.RenewalFailed(hold.resource, hold.record, left, silence.servers))
+            certain = max(0.0, left)
+            self._emit(events.RenewalFailed(hold.resource, hold.record, certain, silence.servers))
         if left <= 0 and was is not State.UNSURE and hold.watched(Move.TRUST_OVER):
             self._doubt(hold)
 
