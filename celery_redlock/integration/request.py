@@ -104,14 +104,14 @@ class LockedRequest(Request):  # type: ignore[misc]
 
 def _settling(on_success: Any) -> Any:
     @functools.wraps(on_success)
-    def settle(self: LockedRequest, ended: Any, **kwargs: Any) -> Any:
+    def settle(self: LockedRequest, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         self.settled()
-        failed, _result, runtime = ended
+        failed, _result, runtime = failed__retval__runtime
         if not failed and runtime is None:
             # A copy of what has succeeded, which Celery drops before it begins: see
             # worker_deduplicate_successful_tasks.
             self.give_back_untaken()
-        return on_success(self, ended, **kwargs)
+        return on_success(self, failed__retval__runtime, **kwargs)
 
     return settle
 
