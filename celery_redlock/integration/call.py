@@ -13,7 +13,7 @@ from celery_redlock.integration.handing import RECEIPT, SENT, Sent
 from celery_redlock.locking.execution import Execution
 
 #: The header in which a task that was published again to wait says since when it has waited, how
-#: often it was published so, and what places it had in line.
+#: often it was published so, what places it had in line, and whether it is a second copy.
 WAIT = "redlock_wait"
 
 #: The attribute of a request whose call has come to the gate.
@@ -78,8 +78,14 @@ class Call(NamedTuple):
 
     @property
     def is_redelivered(self) -> bool:
-        """Whether the broker says that it has delivered this message before."""
-        return self.from_message and bool((self.request.delivery_info or {}).get("redelivered"))
+        """Whether this is a message that the broker says it has delivered before.
+
+        One that was published again to wait is a new message to the broker, and no other task.
+        """
+        if not self.from_message:
+            return False
+        by_broker = (self.request.delivery_info or {}).get("redelivered")
+        return bool(by_broker or self.wait.get("is_copy"))
 
     @property
     def own_ids(self) -> FrozenSet[str]:

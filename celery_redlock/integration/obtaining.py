@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from celery_redlock.core.lifecycle import LIVING
 from celery_redlock.integration import copies
 from celery_redlock.integration.asking import Asking
 from celery_redlock.integration.call import Call
-from celery_redlock.integration.handing import Refusal, Sent
-from celery_redlock.integration.runtime import Runtime, runtime_of_space
+from celery_redlock.integration.handing import SENT, Refusal, Sent
+from celery_redlock.integration.runtime import Runtime, runtime_of, runtime_of_space
 from celery_redlock.integration.steps import walk
 from celery_redlock.locking.execution import Execution, HeldLock, NoLock
 
@@ -23,7 +23,11 @@ def obtain(
     LockTimeout, LockUnavailable, LockError, and what a callable policy raises.
     """
     if call.sent is not None and call.sent.space != runtime.space:
+        # Another app's, for a task of the same name. Celery means a process to have workers of one
+        # app. In a pool of threads or greenlets it runs what any of them receives as a task of the
+        # app whose worker was started last.
         _give_back(call, execution, call.sent)
+        execution.asked.clear()
         call = call._replace(sent=Sent(waited=call.sent.waited, was_queued=call.sent.was_queued))
     asking = Asking(runtime, call, execution)
     if call.sent is not None:
@@ -69,21 +73,28 @@ def _take_over(runtime: Runtime, asking: Asking, execution: Execution, sent: Sen
             execution.asked.discard(hold.resource)
 
 
-def _give_back(call: Call, execution: Execution, sent: Sent) -> None:
-    """Release what the parent was granted as another app's, for a task of the same name.
+def give_back_untaken(task: Any) -> None:
+    """Release what the parent was granted for a task that never came to its gate.
 
-    Celery means a process to have workers of one app. In a pool of threads or greenlets it runs
-    what any of them receives as a task of the app whose worker was started last.
+    Its ``before_start`` has raised, for instance. Does nothing for any other.
     """
-    giver = runtime_of_space(sent.space)
+    request = task.request_stack.top
+    if request is None or not isinstance(vars(request).get(SENT), Sent):
+        return
+    call = Call.of(task, tuple(request.args or ()), dict(request.kwargs or {}))
+    if call.sent is not None and call.sent.holds:
+        _give_back(call, Execution(task, request), call.sent)
+
+
+def _give_back(call: Call, execution: Execution, sent: Sent) -> None:
+    """Release what the parent was granted, which is not to be taken over."""
+    runtime = runtime_of(call.task.app)
+    giver = runtime if sent.space == runtime.space else runtime_of_space(sent.space)
     if giver is None:  # the lease ends it
         return
     asking = Asking(giver, call, execution)
-    for handed in sent.holds:
-        hold = asking.new_hold(handed.resource)
-        if giver.manager.adopt(hold, handed):
-            giver.manager.release(hold)
-    execution.asked.clear()
+    holds = [asking.new_hold(handed.resource) for handed in sent.holds]
+    giver.manager.give_back(holds, sent.holds)
 
 
 def _is_held(execution: Execution, name: str) -> bool:

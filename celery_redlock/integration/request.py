@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import secrets
+from contextlib import suppress
 from typing import Any
 
 from celery.worker.request import Request
 
+from celery_redlock.core.ports import Terms
+from celery_redlock.core.unpatched import has_greenlets
 from celery_redlock.exceptions import RedlockError
 from celery_redlock.integration import django
 from celery_redlock.integration.children import Children
 from celery_redlock.integration.handing import RECEIPT, SENT, Sent, token_of
 from celery_redlock.integration.runtime import runtime_of
+from celery_redlock.locking import native
+from celery_redlock.locking.hold import Hold
 from celery_redlock.observe.logs import logger
 
 
@@ -57,6 +63,26 @@ class LockedRequest(Request):  # type: ignore[misc]
             tokens = [token_of(receipt, handed.resource) for handed in sent.holds]
             runtime_of(self.task.app).manager.bodies_over(tokens)
 
+    def give_back_untaken(self) -> None:
+        """Release what was handed over with it: its process has not even come to its gate."""
+        sent = self._request_dict.get(SENT)
+        if sent is None or not sent.holds:
+            return
+        # No greenlet may wait for a thread of the system, and no event loop for a lock server.
+        if has_greenlets():
+            self._give_back(sent)
+            return
+        with suppress(RuntimeError):  # as many threads as may be: the lease ends it
+            native.start_thread(lambda: self._give_back(sent))
+
+    def _give_back(self, sent: Sent) -> None:
+        runtime, receipt = runtime_of(self.task.app), self._request_dict[RECEIPT]
+        record = runtime.record_of_child(self, self.worker_pid or os.getpid())
+        holds = [Hold(handed.resource, Terms(), record) for handed in sent.holds]
+        for hold in holds:
+            hold.token = token_of(receipt, hold.resource)
+        runtime.manager.give_back(holds, sent.holds)
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         self.is_accepted = True
         try:
@@ -78,9 +104,14 @@ class LockedRequest(Request):  # type: ignore[misc]
 
 def _settling(on_success: Any) -> Any:
     @functools.wraps(on_success)
-    def settle(self: LockedRequest, *args: Any, **kwargs: Any) -> Any:
+    def settle(self: LockedRequest, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         self.settled()
-        return on_success(self, *args, **kwargs)
+        failed, _result, runtime = failed__retval__runtime
+        if not failed and runtime is None:
+            # A copy of what has succeeded, which Celery drops before it begins: see
+            # worker_deduplicate_successful_tasks.
+            self.give_back_untaken()
+        return on_success(self, failed__retval__runtime, **kwargs)
 
     return settle
 

@@ -88,7 +88,11 @@ def _publish_again(call: Call, refusal: Refusal) -> Any:
     Not a retry of the user's: nothing of it is counted and no hook or signal of his sees it.
     """
     request, task = call.request, call.task
-    waiting = {"since": time.time() - call.waited, "attempt": call.attempt + 1}
+    waiting = {
+        "since": time.time() - call.waited,
+        "attempt": call.attempt + 1,
+        "is_copy": call.is_redelivered,
+    }
     signature = task.signature_from_request(
         request,
         call.args,

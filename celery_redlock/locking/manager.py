@@ -204,6 +204,16 @@ class Manager:
         """
         return handover.adopt(self, hold, handed)
 
+    def give_back(self, holds: Sequence[Hold], handed: Sequence[Handed]) -> None:
+        """Release what another process has handed over and nobody takes over, for all it waits.
+
+        The holds are new, with the tokens. As ``release`` for a server that is away.
+        """
+        for hold, each in zip(holds, handed):
+            # Their leases may be over by now, which is no loss that anybody has to be told of.
+            hold.adopted(each.fence, each.trusted_until, each.held_since, tainted=True)
+        self.release_all(holds)
+
     def keep(self, hold: Hold, name: str, countdown: float) -> None:
         """Leave a hold to whoever asks for it under ``name``, for ``countdown`` plus its lease.
 

@@ -186,8 +186,9 @@ class Watchdog:
         """Do everything that is due."""
         if self._has_gone():
             self.renew_now()
-        self._beat(self._due(self._waiting))
+        # First what bodies hold: a server that does not answer is waited for by each of these.
         self._renew([hold for hold in self._due(self._held) if self._may_live(hold)])
+        self._beat(self._due(self._waiting))
         self._abandoned.end_due()
 
     def _has_gone(self) -> bool:
@@ -274,7 +275,8 @@ class Watchdog:
         if not hold.watched(Move.RENEWAL_FAILED):
             return
         if was is State.HELD:
-            self._emit(events.RenewalFailed(hold.resource, hold.record, left, silence.servers))
+            certain = max(0.0, left)
+            self._emit(events.RenewalFailed(hold.resource, hold.record, certain, silence.servers))
         if left <= 0 and was is not State.UNSURE and hold.watched(Move.TRUST_OVER):
             self._doubt(hold)
 

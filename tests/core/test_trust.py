@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, List, Sequence
 
 import pytest
 
-from celery_redlock.core import timing
+from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import State
 from celery_redlock.core.ports import (
     Acquire,
     AcquireAnswer,
+    Beat,
+    BeatAnswer,
     Extended,
     Gone,
     Granted,
     NoAnswer,
+    Queued,
     Refused,
     Renew,
     RenewAnswer,
@@ -35,6 +38,7 @@ class SlowStore:
     def __init__(self) -> None:
         self.now = 100.0
         self.delay = 0.0
+        self.beat_delay = 0.0
         self.renewal: RenewAnswer = Extended()
         self.is_broken = False
         self.looks = 0
@@ -54,6 +58,10 @@ class SlowStore:
         self.now += self.delay
         return [self.renewal] * len(requests)
 
+    def heartbeat(self, beats: Sequence[Beat]) -> Sequence[BeatAnswer]:
+        self.now += self.beat_delay
+        return [NoAnswer("server")] * len(beats)
+
     def leave(self, request: object) -> None:
         return None
 
@@ -67,8 +75,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> SlowStore:
     return SlowStore()
 
 
-def held(store: SlowStore) -> tuple[Manager, Hold]:
-    manager = Manager(store, lambda event: None, clock=store.clock)  # type: ignore[arg-type]
+def held(store: SlowStore, emit: events.Emit = lambda event: None) -> tuple[Manager, Hold]:
+    manager = Manager(store, emit, clock=store.clock)  # type: ignore[arg-type]
     hold = Hold("r", Terms(lease_ms=int(LEASE * 1000)), Record("here", 1, 0.0))
     assert isinstance(manager.acquire(hold), Held)
     return manager, hold
@@ -86,6 +94,26 @@ def test_a_slow_renewal_does_not_stretch_ownership(store: SlowStore) -> None:
     sent_at, store.delay = store.now, 1.5
     manager.watchdog.round()
     assert hold.trusted_until == sent_at + LEASE - timing.drift(LEASE)
+
+
+def test_a_renewal_does_not_wait_for_an_answer_about_the_line(store: SlowStore) -> None:
+    manager, hold = held(store)
+    waiter = Hold("other", hold.terms, hold.record)
+    manager.watchdog.attend(waiter, Queued(seq=1, rank=1, next_ms=0))
+    store.now += 2 * LEASE / 3
+    due_at, store.beat_delay = store.now, 2.0
+    manager.watchdog.round()
+    assert waiter.silence is not None
+    assert hold.trusted_until == due_at + LEASE - timing.drift(LEASE)
+
+
+def test_a_renewal_that_fails_late_leaves_no_time_and_never_less(store: SlowStore) -> None:
+    told: List[Any] = []
+    manager, _hold = held(store, told.append)
+    store.now += 2 * LEASE
+    store.renewal = NoAnswer("server")
+    manager.watchdog.round()
+    assert [event.left for event in told if isinstance(event, events.RenewalFailed)] == [0.0]
 
 
 def test_trust_never_shrinks(store: SlowStore) -> None:

@@ -43,6 +43,22 @@ def tell_headers_and_retry(self: Any, account: str) -> str:
     return "done"
 
 
+class EndsBefore(LockedTask):
+    """Ends before its body begins, as its argument says."""
+
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        account, how = args
+        say(self.app, began=account)
+        ENDINGS[how](self)
+
+
+@account_task(base=EndsBefore)
+def end_before(self: Any, account: str, how: str) -> None:
+    """Never comes to its body."""
+
+
 class Unpicklable(Exception):
     def __init__(self) -> None:
         super().__init__(threading.Lock())

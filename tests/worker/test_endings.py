@@ -86,6 +86,17 @@ def test_a_body_that_ends_frees_its_resource_itself(
     site.assert_released_by(body)
 
 
+@pytest.mark.parametrize("how", ["raise", "retry", "Ignore", "Reject"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_that_ends_before_its_body_leaves_no_lock(
+    sites: Dict[str, Site], pool: str, how: str, account: str
+) -> None:
+    site = sites[pool]
+    site.shop.task("end_before").apply_async((account, how))
+    assert eventually(lambda: site.shop.said(began=account), SOON)
+    site.assert_free(account)
+
+
 @pytest.mark.needs("soft time limits")
 def test_a_body_that_is_over_its_soft_time_limit_frees_its_resource_itself(
     sites: Dict[str, Site], account: str

@@ -169,6 +169,23 @@ def test_a_copy_after_a_lost_connection_to_rabbitmq_leaves_the_first_success_alo
         rabbitmq.delete_queue(shop.queue)
 
 
+def test_a_redelivered_copy_that_goes_round_by_the_queue_is_still_one(
+    make_locked_shop: Callable[..., LockedShop], account: str
+) -> None:
+    shop = make_locked_shop(broker_transport_options=VISIBILITY, redlock_max_park=0.2)
+    worker, gate = shop.worker(concurrency=2), shop.gate()
+    result = shop.send("work_acked_late", account, gate.path)
+    wait_for_body(shop, account)
+    redeliver(shop, result, account)
+    assert eventually(lambda: not shop.locks.waiting_tasks(account), SOON)
+    gate.open()
+    assert result.get(timeout=SOON) == "done"
+    # The first delivery, the copy, and the copy that comes back from the queue.
+    assert eventually(lambda: worker.output().count(f"[{result.id}] received") == 3, SOON)
+    worker.wait_for_output(f"{resource_of(account)} has succeeded", SOON)
+    assert len(shop.bodies_of(account)) == 1
+
+
 def test_a_copy_of_a_task_that_has_succeeded_records_no_conflict_over_it(
     shop: LockedShop, account: str
 ) -> None:
@@ -184,6 +201,22 @@ def test_a_copy_of_a_task_that_has_succeeded_records_no_conflict_over_it(
         assert shop.locks.waiting_tasks(account) == []
     again = AsyncResult(task_id, app=shop.app)
     assert (again.state, again.result) == ("SUCCESS", "done")
+    assert len(shop.bodies_of(account)) == 1
+
+
+def test_a_copy_that_celery_drops_before_its_body_leaves_no_lock(
+    make_locked_shop: Callable[..., LockedShop], account: str
+) -> None:
+    """Celery's own deduplication knows what this process has done, also where no result is kept."""
+    shop = make_locked_shop(task_acks_late=True, worker_deduplicate_successful_tasks=True)
+    arguments = ["--loglevel=DEBUG"]
+    worker = shop.worker(pool="threads", concurrency=2, arguments=arguments)
+    task_id, granted = str(uuid.uuid4()), f"acquired {resource_of(account)}, "
+    send_as(shop, task_id, "work_unrecorded", account)
+    worker.wait_for_output(f"[{task_id}] succeeded", SOON)
+    send_as(shop, task_id, "work_unrecorded", account, delivery_info={"redelivered": True})
+    assert eventually(lambda: worker.output().count(granted) == 2, SOON)
+    assert eventually(lambda: shop.locks.is_free(account), AT_ONCE)
     assert len(shop.bodies_of(account)) == 1
 
 

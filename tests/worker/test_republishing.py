@@ -24,7 +24,9 @@ def call_of_which_the_publish_raises(error: BaseException) -> Any:
 
     signature = SimpleNamespace(apply_async=raise_error)
     task = SimpleNamespace(signature_from_request=lambda *_args, **_options: signature)
-    request = SimpleNamespace(id="t", headers=None, retries=0, ignore_result=True)
+    request = SimpleNamespace(
+        id="t", headers=None, retries=0, ignore_result=True, delivery_info=None
+    )
     return Call(task, (), {}, request, is_traced=True, is_eager=False, receipt="", wait={})
 
 

@@ -86,6 +86,12 @@ class Parked:
             if hold.state in LIVING or hold.state is State.RELEASING:
                 self.runtime.manager.abandon(hold)
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether another delivery of this task is known of, which may do its work meanwhile."""
+        has_met_one = self.asking is not None and self.asking.copy is not None
+        return self.call.is_redelivered or has_met_one
+
     def place_in(self, name: str) -> float:
         """Its number in the line of one of its resources, infinite if it had none yet."""
         hold = self.execution.holds.get(name)
@@ -94,7 +100,8 @@ class Parked:
     def wait(self, attempt: int) -> Dict[str, Any]:
         """For the header WAIT of its next delivery: since when it waits, and where in line."""
         places = {place_key(hold.resource): hold.seq for hold in self.holds if hold.seq}
-        return {"since": time.time() - self.waited, "attempt": attempt, "places": places}
+        since = time.time() - self.waited
+        return {"since": since, "attempt": attempt, "places": places, "is_copy": self.is_copy}
 
     @property
     def left(self) -> float:
