@@ -34,7 +34,7 @@ from celery_redlock.store.scripts import command
 from celery_redlock.store.seeds import Address
 from celery_redlock.store.sentinel import Master, MasterConnections
 from celery_redlock.store.sentinel import Sentinels as SentinelsOfStore
-from celery_redlock.store.urls import check_url, open_store
+from celery_redlock.store.urls import check_server, check_url, open_store
 from tests.contract.desk import Desk, until
 from tests.contract.test_urls import refused
 from tests.harness import acl
@@ -383,3 +383,19 @@ def test_sentinels_that_cannot_be_read_are_refused(url: str) -> None:
 def test_options_that_redis_py_does_not_know_are_refused(options: Dict[str, Any]) -> None:
     told = refused("sentinel://a", {"master_name": "locks", **options})
     assert told.startswith("redlock_options: expected what redis-py's connection")
+
+
+@pytest.mark.parametrize(
+    "options", [{"sentinel_kwargs": "S3CRET"}, {"sentinel_kwargs": {"socket_timeout": "S3CRET"}}]
+)
+def test_what_the_sentinels_connections_cannot_be_made_with_is_refused(
+    options: Dict[str, Any],
+) -> None:
+    told = refused("sentinel://a", {"master_name": "locks", **options})
+    assert told.startswith("redlock_options: expected s")
+
+
+def test_the_number_of_other_sentinels_may_stand_in_the_query() -> None:
+    check_server("sentinel://a?master_name=locks&min_other_sentinels=1")
+    told = refused("sentinel://a?master_name=locks&min_other_sentinels=one")
+    assert "expected min_other_sentinels to be a whole number, got a str" in told
