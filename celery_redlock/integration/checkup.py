@@ -46,7 +46,8 @@ def visit(app: Any) -> List[Finding]:
         facts = replace(facts, workers=workers.answer(SILENT) or {})
     return [
         *(finding for server in servers for finding in check_server(server, facts)),
-        *check_servers(servers),
+        # Those of a cluster are no independent ones.
+        *(check_servers(servers) if len(facts.servers) > 1 else ()),
         *check_app(facts),
     ]
 

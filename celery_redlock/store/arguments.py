@@ -13,18 +13,29 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
+from celery_redlock.exceptions import ConfigurationError
+
 #: Seconds. A child of a worker waits no longer than this for a server that does not answer.
 TIMEOUTS = {"socket_connect_timeout": 1.0, "socket_timeout": 2.0}
 
+#: Seconds. Much longer ones a socket does not take.
+_LONGEST_TIMEOUT = 86400
+
 
 def completed(scheme: str, given: Mapping[str, Any]) -> Dict[str, Any]:
-    """With what we want otherwise than redis-py does."""
+    """With what we want otherwise than redis-py does.
+
+    Raises ConfigurationError for what redis-py would take and no connection could be made with.
+    """
     arguments = {**timeouts(scheme), **given}
+    for name in TIMEOUTS:
+        _check_timeout(name, arguments.get(name))
+    _check_database(arguments.get("db"))
     if scheme == "rediss":
         # Not of itself in older redis-py: there any certificate of the authority would do.
         is_verified = arguments.get("ssl_cert_reqs", "required") not in ("none", None, CERT_NONE)
         arguments.setdefault("ssl_check_hostname", is_verified)
-    return without_resending(arguments)
+    return _without_resending(arguments)
 
 
 def timeouts(scheme: str) -> Mapping[str, float]:
@@ -35,7 +46,7 @@ def timeouts(scheme: str) -> Mapping[str, float]:
     return TIMEOUTS
 
 
-def without_resending(arguments: Dict[str, Any]) -> Dict[str, Any]:
+def _without_resending(arguments: Dict[str, Any]) -> Dict[str, Any]:
     """Everything that would send a request twice without our knowing is off."""
     arguments.update(
         retry=Retry(NoBackoff(), 0),
@@ -47,6 +58,28 @@ def without_resending(arguments: Dict[str, Any]) -> Dict[str, Any]:
     if int(redis.__version__.split(".")[0]) >= 5:
         arguments.update(protocol=2)
     return arguments
+
+
+def _check_timeout(name: str, value: Any) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value <= _LONGEST_TIMEOUT):
+        raise ConfigurationError(
+            f"redlock_options: expected {name} to be a number of seconds above 0, at most "
+            f"{_LONGEST_TIMEOUT}, or None, got {shown(value)}; write for instance 2.0"
+        )
+
+
+def _check_database(value: Any) -> None:
+    if value is not None and not re.fullmatch("[0-9]+", str(value)):
+        raise ConfigurationError(
+            f"redlock_options: expected db to be the number of a database, got {shown(value)}; "
+            f"write for instance 2"
+        )
+
+
+def shown(value: Any) -> str:
+    """A value for people; a text may be a password that stands in the wrong place."""
+    return str(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
 
 
 def plain(url: str, scheme: str) -> str:

@@ -93,9 +93,7 @@ class Route:
                     raise
                 if elsewhere:
                     asking = elsewhere.asking
-                    if not asking:
-                        self._slots.moved(elsewhere)
-                    server = self._slots.server_at(elsewhere.address)
+                    server = self._slots.follow(elsewhere, server)
                 elif is_moving(cause) and time.monotonic() < until:
                     self._sleep(_LOOK_EVERY)
                     server, asking = self._slots.server_of(self._key), False

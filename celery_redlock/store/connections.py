@@ -27,7 +27,7 @@ from celery_redlock.store.refusals import is_deposed, is_refusal
 from celery_redlock.store.scripts import Script
 
 #: One that was not needed for so long, while others were, is closed.
-_SURPLUS = 10.0
+SURPLUS = 10.0
 
 
 class Posted(NamedTuple):
@@ -223,7 +223,7 @@ class Connections:
     def _give_back(self, link: Link) -> None:
         link.used_at = time.monotonic()
         self._idle.append(link)
-        if self._idle_since() > _SURPLUS:
+        if self._idle_since() > SURPLUS:
             self._drop_oldest()
 
     def _idle_since(self) -> float:
@@ -236,7 +236,7 @@ class Connections:
     def _drop_oldest(self) -> None:
         with suppress(IndexError):
             oldest = self._idle.popleft()
-            if time.monotonic() - oldest.used_at > _SURPLUS:
+            if time.monotonic() - oldest.used_at > SURPLUS:
                 oldest.close()
             else:
                 self._idle.appendleft(oldest)

@@ -77,7 +77,7 @@ def socket_of(name: str) -> Path:
 
 def check(name: str) -> None:
     """Raise ConfigurationError if there can be no server of that name; starts none."""
-    _socket_in(_private_directory(name))
+    _private_directory(name)
     _program()
 
 
@@ -99,6 +99,7 @@ def _private_directory(name: str) -> Path:
             f"{identity!r}; rename it"
         )
     directory = Path(tempfile.gettempdir()) / f"celery-redlock-{os.getuid()}-{identity}"
+    _socket_in(directory)  # before it is made: one with a longer name could not be
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     state = directory.lstat()

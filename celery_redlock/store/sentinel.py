@@ -148,6 +148,10 @@ class MasterConnections(Connections):
         #: The one that is not over, once there is one: the first that a thread puts there.
         self._term: Dict[str, Term] = {}
 
+    def apart(self) -> Connections:
+        """These ask for what no connection of ours is made without: a Sentinel's news, the role."""
+        return MasterConnections(self._sentinels, self._make_at, self.name)
+
     def close(self) -> None:
         term = self._term.pop("now", None)
         if term:

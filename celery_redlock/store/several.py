@@ -14,7 +14,7 @@ from celery_redlock.store.electorate import Electorate
 from celery_redlock.store.mending import Mender
 from celery_redlock.store.native import native
 from celery_redlock.store.quorum import QuorumServers
-from celery_redlock.store.urls import connection_arguments, is_embedded, safe
+from celery_redlock.store.urls import connection_arguments, is_embedded, is_of_several, safe
 from celery_redlock.store.voter import Voter
 
 #: Seconds after which a server without an answer hangs, if ``socket_timeout`` does not say.
@@ -58,6 +58,12 @@ def check_several(urls: Sequence[str], options: Optional[Mapping[str, Any]] = No
                 f"redlock_url: expected a list to name independent servers, got {safe(url)}, which "
                 f"is for development on one machine; name it alone"
             )
+        if is_of_several(url):
+            raise ConfigurationError(
+                f"redlock_url: expected a list to name independent servers, got {safe(url)}, which "
+                f"leads to several; write it alone, as one text: all Sentinels, or nodes of the "
+                f"cluster, in one URL"
+            )
         arguments = _arguments(url, options or {})
         _try(arguments)
         known = places.setdefault(_place(arguments), url)
@@ -73,7 +79,7 @@ def _arguments(url: str, options: Mapping[str, Any]) -> Dict[str, Any]:
     for name in ("socket_timeout", "socket_connect_timeout"):
         if name in arguments and name not in options and f"{name}=" not in url:
             arguments[name] = PATIENCE
-    if not isinstance(arguments.get("socket_timeout"), (int, float)):
+    if arguments.get("socket_timeout") is None:
         arguments["socket_timeout"] = PATIENCE
     return arguments
 

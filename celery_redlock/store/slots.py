@@ -15,6 +15,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from celery_redlock.core.ports import NoAnswer
+from celery_redlock.store.answers import STRANGE, UNREADABLE
 from celery_redlock.store.connections import Connections
 from celery_redlock.store.scripts import command
 from celery_redlock.store.seeds import Address
@@ -29,7 +30,10 @@ _REDIRECT = re.compile(r"(?:(ASK|MOVED) )?(\d+) (.*):(\d+)")
 
 
 class Redirect(NamedTuple):
-    """Another node serves this slot (MOVED), or has what is left of it already (ASK)."""
+    """Another node serves this slot (MOVED), or has what is left of it already (ASK).
+
+    Without a host in its address it is where the node is that says so: ``Slots.follow``.
+    """
 
     asking: bool
     slot: int
@@ -41,8 +45,11 @@ def redirect(error: Optional[BaseException]) -> Optional[Redirect]:
     found = _REDIRECT.match(str(error)) if isinstance(error, ResponseError) else None
     if found is None or not (found[1] or isinstance(error, AskError)):
         return None
+    slot = int(found[2])
+    if slot >= REDIS_CLUSTER_HASH_SLOTS:
+        return None
     asking = not isinstance(error, MovedError) if found[1] is None else found[1] == "ASK"
-    return Redirect(asking, int(found[2]), Address(found[3], int(found[4])))
+    return Redirect(asking, slot, Address(found[3], int(found[4])))
 
 
 def is_moving(error: Optional[BaseException]) -> bool:
@@ -69,9 +76,10 @@ class Slots:
         if not self._owners:
             self.look()
         slot = key_slot(key.encode())
+        if self._owners[slot] is None:
+            self.look_again()
         address = self._owners[slot]
         if address is None:
-            self.look_again()
             raise NoAnswer(f"{self._name} (no node serves slot {slot})", may_run=False)
         return self.server_at(address)
 
@@ -84,8 +92,14 @@ class Slots:
         self.look()
         return [self.server_at(address) for address in self._known()]
 
-    def moved(self, to: Redirect) -> None:
-        self._owners[to.slot] = to.address
+    def follow(self, to: Redirect, told_by: Connections) -> Connections:
+        """The node that another one points to."""
+        address = to.address
+        if not address.host:
+            address = Address(self._host_of(told_by), address.port)
+        if not to.asking:
+            self._owners[to.slot] = address
+        return self.server_at(address)
 
     def look_again(self, away: Optional[Connections] = None) -> None:
         """Ask for the map because a node is away, if it was not just asked for. Never raises."""
@@ -113,13 +127,21 @@ class Slots:
             self._looked_at = time.monotonic()
             try:
                 (answer,) = self.server_at(node).read([_SLOTS])
+                if isinstance(answer, ResponseError):
+                    raise answer
+                owners = _read(answer, node)
+                if not any(owners):
+                    # It belongs to no cluster, or to none that has begun: others may know more.
+                    raise ResponseError("it knows of no slots")
             except NoAnswer as silence:
                 said.append(silence.servers)
+            except ResponseError as refusal:
+                said.append(f"{node} ({refusal})")
+            except UNREADABLE:
+                said.append(f"{node} ({STRANGE})")
             else:
-                if not isinstance(answer, ResponseError):
-                    self._take_over(answer, node)
-                    return
-                said.append(f"{node} ({answer})")
+                self._take_over(owners)
+                return
             if time.monotonic() > until:
                 break
         raise NoAnswer(f"{self._name}: {'; '.join(said)}", may_run=False)
@@ -128,16 +150,30 @@ class Slots:
         for server in list(self._servers.values()):
             server.close()
 
+    def _host_of(self, server: Connections) -> str:
+        known = list(self._servers.items())
+        return next((address.host for address, each in known if each is server), "")
+
     def _known(self) -> List[Address]:
         return list(dict.fromkeys(filter(None, self._owners)))
 
-    def _take_over(self, ranges: Any, told_by: Address) -> None:
-        owners: List[Optional[Address]] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for first, last, master, *_replicas in ranges:
-            # A node that does not know its own name is where it was asked.
-            host = (master[0] or b"").decode() or told_by.host
-            owners[first : last + 1] = [Address(host, master[1])] * (last + 1 - first)
+    def _take_over(self, owners: List[Optional[Address]]) -> None:
         self._owners = owners
-        # Who left the cluster is not kept; a seed is only asked for the map.
+        # Who left the cluster is not kept; a seed is only asked for the map. Another thread may
+        # have the same news.
         for address in set(self._servers) - {*self._known(), *self._seeds}:
-            self._servers.pop(address).close()
+            gone = self._servers.pop(address, None)
+            if gone:
+                gone.close()
+
+
+def _read(ranges: Any, told_by: Address) -> List[Optional[Address]]:
+    """The owner of each slot; raises one of UNREADABLE for what is no map."""
+    owners: List[Optional[Address]] = [None] * REDIS_CLUSTER_HASH_SLOTS
+    for first, last, master, *_replicas in ranges:
+        if not 0 <= first <= last < REDIS_CLUSTER_HASH_SLOTS:
+            raise ValueError("slots that no cluster has")
+        # A node that does not know its own name is where it was asked.
+        host = (master[0] or b"").decode() or told_by.host
+        owners[first : last + 1] = [Address(host, int(master[1]))] * (last + 1 - first)
+    return owners

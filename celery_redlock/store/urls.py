@@ -25,7 +25,7 @@ from celery_redlock.core.ports import Store
 from celery_redlock.core.unpatched import original
 from celery_redlock.exceptions import ConfigurationError, LockUnavailable
 from celery_redlock.store import embedded
-from celery_redlock.store.arguments import completed, plain, timeouts, without_resending
+from celery_redlock.store.arguments import completed, plain, shown
 from celery_redlock.store.cluster import Cluster
 from celery_redlock.store.connections import Connections
 from celery_redlock.store.native import native
@@ -100,6 +100,11 @@ def check_url(url: str) -> None:
         connection_arguments(url, {})
 
 
+def is_of_several(url: str) -> bool:
+    """Whether it names Sentinels or a cluster."""
+    return url.partition("://")[0] in _OF_SEVERAL
+
+
 def is_cluster(url: str) -> bool:
     return _scheme(url) in ("cluster", "clusters")
 
@@ -141,17 +146,29 @@ def _master_connections(
     seeds = _seeds(url)
     arguments = connection_arguments(seeds.plain, options)
     name, others = arguments.pop("master_name", None), arguments.pop("min_other_sentinels", 0)
+    their_own = arguments.pop("sentinel_kwargs", None) or {}
     if not isinstance(name, str) or not name:
         raise ConfigurationError(
             f"redlock_options: expected master_name, the name by which the Sentinels know the "
             f"lock server, got {name!r}; give it there or in the URL: {safe(url)}?master_name=…"
         )
     theirs = {key: value for key, value in options.items() if key.startswith("socket_")}
-    theirs.update(arguments.pop("sentinel_kwargs", None) or {})
-    sentinels = Sentinels(seeds.addresses, _maker_at(_of_address(theirs), chosen), name, others)
-    shown = f"sentinel://{seeds}/{name}"
+    if not isinstance(their_own, Mapping):
+        raise ConfigurationError(
+            f"redlock_options: expected sentinel_kwargs to be a mapping of options by name, got a "
+            f"{type(their_own).__name__}; write a dict"
+        )
+    theirs.update(their_own)
+    if not re.fullmatch("[0-9]+", str(others)):  # a str where it stands in the URL's query
+        raise ConfigurationError(
+            f"redlock_options: expected min_other_sentinels to be a whole number, got "
+            f"{shown(others)}; write for instance 1"
+        )
+    make_theirs = _maker_at(_of_address(theirs), chosen)
+    sentinels = Sentinels(seeds.addresses, make_theirs, name, int(others))
+    address = f"sentinel://{seeds}/{name}"
     return MasterConnections(
-        sentinels, _maker_at(_of_address(arguments), chosen), shown, restart_grace
+        sentinels, _maker_at(_of_address(arguments), chosen), address, restart_grace
     )
 
 
@@ -189,7 +206,7 @@ def _seeds(url: str) -> Seeds:
 
 def _embedded_maker(name: str, options: Mapping[str, Any], chosen: Choice) -> Make:
     embedded.check(name)
-    arguments = without_resending({**timeouts("unix"), **options})
+    arguments = completed("unix", options)
     connection_class: Any = chosen(UnixDomainSocketConnection)
 
     def make() -> AbstractConnection:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Callable, Deque, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from redis.connection import AbstractConnection
@@ -21,7 +22,7 @@ from redis.exceptions import RedisError
 
 from celery_redlock.core.ports import NoAnswer, ResourceView
 from celery_redlock.store.ballots import SCRIPTS
-from celery_redlock.store.connections import Connections
+from celery_redlock.store.connections import SURPLUS, Connections
 from celery_redlock.store.frames import Frames
 from celery_redlock.store.inbox import Inbox
 from celery_redlock.store.link import reason, uptime_in
@@ -95,6 +96,9 @@ class Voter:
 
     def give_back(self, wire: Wire) -> None:
         self._idle.append(wire)
+        with suppress(IndexError):  # taken by others meanwhile
+            if _is_surplus(self._idle[0]):
+                self._drop_oldest()
 
     @property
     def why_not(self) -> str:
@@ -218,12 +222,27 @@ class Voter:
             return self._no_answer
         return reason(error)
 
+    def _drop_oldest(self) -> None:
+        oldest = self._idle.popleft()
+        if _is_surplus(oldest) and oldest.owed:
+            self.read(oldest)  # what came when nobody needed it any more
+        if not oldest.is_open:
+            return
+        if _is_surplus(oldest) and not oldest.owed:
+            oldest.close("not needed")
+        else:
+            self._idle.appendleft(oldest)
+
     def _close_idle(self, why: str) -> None:
         while True:
             try:
                 self._idle.pop().close(why)
             except IndexError:
                 return
+
+
+def _is_surplus(wire: Wire) -> bool:
+    return time.monotonic() - wire.since > SURPLUS
 
 
 def _life(asked_at: float, info: Any, clock: Any, appends: Any, syncs: Any) -> Life:

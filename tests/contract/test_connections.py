@@ -45,7 +45,7 @@ def use(connections: Connections, at_once: int) -> int:
 def test_those_that_many_needed_at_once_are_closed_when_fewer_do(
     connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SURPLUS", 0.1)
+    monkeypatch.setattr(module, "SURPLUS", 0.1)
     assert use(connections, AT_ONCE) == AT_ONCE
     until(lambda: use(connections, 2) == 2, "those that nobody needs are closed")
 

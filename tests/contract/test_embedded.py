@@ -110,9 +110,10 @@ def test_a_name_that_is_no_name_is_refused(place: Path, name: str) -> None:
         open_store(f"embedded://{name}", prefix="test:1:")
 
 
-def test_a_name_that_is_too_long_for_a_socket_is_refused(place: Path) -> None:
+@pytest.mark.parametrize("length", [100, 300])
+def test_a_name_that_is_too_long_for_a_socket_is_refused(place: Path, length: int) -> None:
     with pytest.raises(ConfigurationError, match=r"at most 103 bytes .*; use a shorter name"):
-        open_store(f"embedded://{'x' * 100}", prefix="test:1:")
+        open_store(f"embedded://{'x' * length}", prefix="test:1:")
 
 
 def test_nothing_is_started_before_the_first_use(place: Path) -> None:

@@ -26,6 +26,7 @@ from celery_redlock.core.ports import (
     Terms,
 )
 from celery_redlock.core.quorum import Tally
+from celery_redlock.store import voter
 from celery_redlock.store.majority import Contenders
 from celery_redlock.store.several import open_several
 from tests.contract.desk import said, until
@@ -294,6 +295,45 @@ def test_a_server_that_restarted_empty_is_not_asked_for_its_vote_again_too_early
                 assert list(store.renew([renewal])) == [Extended()]
                 time.sleep(0.05)
                 assert not client.keys()
+
+
+def test_connections_that_only_a_rush_needed_are_closed_after_it(
+    independent: Independent, open_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_room().store
+
+    def cycle(name: str) -> None:
+        store.acquire(Acquire(name, name, Terms(lease_ms=LEASE_MS), "r"))
+        store.leave(Leave(name, (name,)))
+
+    def connected() -> int:
+        many = 0
+        for server in independent.servers:
+            with server.client() as client:
+                many += client.info("clients")["connected_clients"] - 1
+        return many
+
+    gate = threading.Barrier(8)
+
+    def rush(name: str) -> None:
+        gate.wait()
+        for _ in range(20):
+            cycle(name)
+
+    threads = [threading.Thread(target=rush, args=(f"rush {number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert connected() > 2 * len(independent.servers)
+    monkeypatch.setattr(voter, "SURPLUS", 0.1)
+
+    def is_over() -> bool:
+        cycle("later")
+        # One for what is asked, and one that may still owe an answer.
+        return connected() <= 2 * len(independent.servers)
+
+    until(is_over, "they are closed")
 
 
 def test_a_server_without_a_part_in_a_hold_saves_it_when_another_dies() -> None:

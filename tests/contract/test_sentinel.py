@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import threading
 import time
@@ -30,11 +31,12 @@ from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Held, Outcome, Patience
 from celery_redlock.store.arguments import completed
+from celery_redlock.store.examining import examine
 from celery_redlock.store.scripts import command
 from celery_redlock.store.seeds import Address
 from celery_redlock.store.sentinel import Master, MasterConnections
 from celery_redlock.store.sentinel import Sentinels as SentinelsOfStore
-from celery_redlock.store.urls import check_url, open_store
+from celery_redlock.store.urls import check_server, check_url, open_store
 from tests.contract.desk import Desk, until
 from tests.contract.test_urls import refused
 from tests.harness import acl
@@ -383,3 +385,64 @@ def test_sentinels_that_cannot_be_read_are_refused(url: str) -> None:
 def test_options_that_redis_py_does_not_know_are_refused(options: Dict[str, Any]) -> None:
     told = refused("sentinel://a", {"master_name": "locks", **options})
     assert told.startswith("redlock_options: expected what redis-py's connection")
+
+
+@pytest.mark.parametrize(
+    "options", [{"sentinel_kwargs": "S3CRET"}, {"sentinel_kwargs": {"socket_timeout": "S3CRET"}}]
+)
+def test_what_the_sentinels_connections_cannot_be_made_with_is_refused(
+    options: Dict[str, Any],
+) -> None:
+    told = refused("sentinel://a", {"master_name": "locks", **options})
+    assert told.startswith("redlock_options: expected s")
+
+
+def test_the_number_of_other_sentinels_may_stand_in_the_query() -> None:
+    check_server("sentinel://a?master_name=locks&min_other_sentinels=1")
+    told = refused("sentinel://a?master_name=locks&min_other_sentinels=one")
+    assert "expected min_other_sentinels to be a whole number, got a str" in told
+
+
+@pytest.fixture
+def looker(pair: Pair) -> Iterator[Callable[[str], Dict[str, Any]]]:
+    """A user of the Sentinels with these rights: the options that log in as it."""
+    users = [pair.sentinels.client(of) for of in range(3)]
+
+    def with_rights(rules: str) -> Dict[str, Any]:
+        for user in users:
+            user.execute_command(
+                *["ACL", "SETUSER", "looker", "reset", "on", ">look", "-@all"], *rules.split()
+            )
+        return {"sentinel_kwargs": {"username": "looker", "password": "look"}}
+
+    yield with_rights
+    for user in users:
+        user.execute_command("ACL", "DELUSER", "looker")
+        user.close()
+
+
+def documented_rights() -> str:
+    page = acl.PAGE.read_text(encoding="utf-8")
+    (found,) = re.findall(r"At the Sentinels themselves: `(.*?)`", page)
+    return str(found).replace("\\|", "|")
+
+
+def test_the_documented_user_of_the_sentinels_is_enough(
+    pair: Pair, looker: Callable[[str], Dict[str, Any]]
+) -> None:
+    store: Any = pair.open(**looker(documented_rights()))
+    with contextlib.closing(store):
+        assert Desk(store, "documented").granted("me")
+        (found,) = store.servers()
+        assert examine(found).silence is None
+
+
+def test_what_a_user_of_the_sentinels_may_not_do_is_seen_by_the_doctor(
+    pair: Pair, looker: Callable[[str], Dict[str, Any]]
+) -> None:
+    store: Any = pair.open(**looker("+sentinel|master"))
+    with contextlib.closing(store):
+        with pytest.raises(NoAnswer, match="subscribe"):
+            Desk(store, "undocumented").ask("me")
+        (found,) = store.servers()
+        assert "subscribe" in (examine(found).silence or "")

@@ -8,7 +8,8 @@ import pytest
 
 from celery_redlock.core.ports import Acquire, Granted, Leave, Left, NoAnswer, Terms
 from celery_redlock.exceptions import ConfigurationError
-from celery_redlock.store.urls import check_url, open_store, safe
+from celery_redlock.store.several import check_several
+from celery_redlock.store.urls import check_server, check_url, open_store, safe
 from tests.harness.servers import LockServer
 
 PREFIX = "test:1:"
@@ -194,6 +195,39 @@ def test_an_option_that_redis_py_does_not_know_is_refused(
     url: str, options: Mapping[str, Any]
 ) -> None:
     assert refused(url, options).startswith("redlock_options: expected what redis-py's connection")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"socket_timeout": value} for value in (0, -1, "2", True, float("nan"), float("inf"))),
+        {"socket_connect_timeout": "1"},
+        {"db": "shop"},
+        {"db": -1},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("url", ["redis://host", "redis+cluster://host", "embedded://shop"])
+def test_a_value_that_no_connection_can_be_made_with_is_refused(
+    url: str, options: Mapping[str, Any]
+) -> None:
+    (name,) = options
+    assert refused(url, options).startswith(f"redlock_options: expected {name} to be")
+    with pytest.raises(ConfigurationError, match=f"expected {name} to be"):
+        check_several(["redis://a", "redis://b", "redis://c"], options)
+
+
+@pytest.mark.parametrize("options", [{"socket_timeout": None}, {"socket_timeout": 1}, {"db": "2"}])
+def test_a_value_that_a_connection_can_be_made_with_is_taken(options: Mapping[str, Any]) -> None:
+    check_server("redis://host", options)
+    check_several(["redis://a", "redis://b", "redis://c"], options)
+
+
+@pytest.mark.parametrize("url", ["sentinel://:S3CRET@{}", "redis+cluster://:S3CRET@{}"])
+def test_a_list_of_sentinels_or_of_nodes_is_no_list_of_servers(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="which leads to several; write it alone") as told:
+        check_several([url.format(host) for host in "abc"], {"master_name": "locks"})
+    assert "S3CRET" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_an_empty_restart_is_fine_with_a_grace_as_long_as_the_longest_lease() ->
     assert bad(check_server(server, replace(APP, restart_grace=30.0))) == {}
 
 
+@pytest.mark.parametrize("server", [informed(aof_enabled="0"), replace(SOUND, config={})])
+def test_of_several_servers_one_that_forgets_harms_nobody(server: ServerFacts) -> None:
+    app = replace(APP, servers=("redis://a", "redis://b", "redis://c"))
+    (found,) = (each for each in check_server(server, app) if each.name == "persistence")
+    assert (found.severity, "does not vote" in found.sentence) == (Severity.OK, True)
+
+
 def test_the_advice_on_permissions_is_the_missing_part_of_the_rule() -> None:
     lacks = Permissions(commands=("SCRIPT|LOAD", "HSET"), keys=True, channels=True)
     (found,) = (

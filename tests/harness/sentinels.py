@@ -79,7 +79,7 @@ class Sentinels:
 
     def fail_over(self) -> None:
         """Have a replica take over although the master is well."""
-        with self._client(0) as client:
+        with self.client(0) as client:
             client.execute_command("SENTINEL", "FAILOVER", MASTER_NAME)
 
     def wait_for_master(self, port: int) -> None:
@@ -93,7 +93,7 @@ class Sentinels:
             told = self._tell(of)
             if int(told["num-other-sentinels"]) != len(self.ports) - 1:
                 return False
-            with self._client(of) as client:
+            with self.client(of) as client:
                 replicas = client.sentinel_slaves(MASTER_NAME)
             return any(
                 replica["flags"] == "slave" and replica["master-link-status"] == "ok"
@@ -116,16 +116,16 @@ class Sentinels:
     def _hurry(self, of: int) -> None:
         """Have it look around more often than every ten seconds."""
         self._programs[of].wait_for_text(f"+monitor master {MASTER_NAME}", 15)
-        with self._client(of) as client:
+        with self.client(of) as client:
             periods = ("info-period", "200", "publish-period", "200")
             client.execute_command("SENTINEL", "DEBUG", *periods)
 
-    def _client(self, of: int) -> redis.Redis:
+    def client(self, of: int) -> redis.Redis:
         port = self.ports[of]
         return redis.Redis(port=port, password=PASSWORD, decode_responses=True, **self._tls)
 
     def _tell(self, of: int) -> Dict[str, str]:
-        with self._client(of) as client:
+        with self.client(of) as client:
             flat = client.execute_command("SENTINEL", "MASTER", MASTER_NAME)
         return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2]))
 

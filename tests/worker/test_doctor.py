@@ -400,3 +400,5 @@ def test_of_a_sound_cluster_no_node_is_a_problem(tmp_path: Path) -> None:
         cluster.stop()
     assert len({each["where"] for each in told if each["where"]}) == 3
     assert not [each for each in told if each["severity"] == "problem"]
+    # Its nodes are not what is asked of independent servers.
+    assert not {each["name"] for each in told} & {"majority", "same-host", "clocks"}

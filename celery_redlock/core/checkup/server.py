@@ -104,7 +104,9 @@ def memory(server: ServerFacts, _app: AppFacts) -> Iterator[Finding]:
 
 
 def persistence(server: ServerFacts, app: AppFacts) -> Iterator[Finding]:
-    if server.info.get("aof_enabled") == "1":
+    if len(app.servers) > 1:
+        yield _persistence_of_a_voter(server)
+    elif server.info.get("aof_enabled") == "1":
         fsync = server.config.get("appendfsync")
         if fsync == "no":
             yield warning(
@@ -132,6 +134,13 @@ def persistence(server: ServerFacts, app: AppFacts) -> Iterator[Finding]:
         )
     else:
         yield ok("persistence", "it keeps nothing; after a restart it waits for the longest lease")
+
+
+def _persistence_of_a_voter(server: ServerFacts) -> Finding:
+    """Of several independent servers one that may have forgotten does not vote."""
+    if server.info.get("aof_enabled") == "1" and server.config.get("appendfsync") == "always":
+        return ok("persistence", "it keeps every write, and votes at once after a restart")
+    return ok("persistence", "after a restart it does not vote for as long as the longest lease")
 
 
 def replication(server: ServerFacts, _app: AppFacts) -> Iterator[Finding]:
