@@ -82,6 +82,10 @@ class Claim:
         self.is_closed = False
 
     @property
+    def is_held(self) -> bool:
+        return bool(self.fence) and not self.trust.has_lapsed()
+
+    @property
     def is_gone(self) -> bool:
         """Whether the last try came to nothing and no server has anything of it."""
         return self.is_over and not (self.votes or self.asked or self.returning)

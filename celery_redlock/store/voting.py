@@ -66,6 +66,9 @@ class Voting:
             if ballot.is_won and time.monotonic() < trusted_until:
                 claim.fence, claim.trust = ballot.highest, Trust(trusted_until, claim.votes)
                 return Granted(claim.fence, is_settled=False)
+            if claim.is_held:
+                # A copy of an ask that was granted: what it was given is the holder's.
+                return self._refused(request, ballot)
             self._give_all_back(round_, claim)
             answer = self._refused(request, ballot)
             if isinstance(answer, Queued):

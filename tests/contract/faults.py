@@ -10,8 +10,9 @@ import itertools
 import random
 import threading
 import time
+from collections import defaultdict
 from contextlib import suppress
-from typing import Callable, List, Sequence, Tuple, TypeVar
+from typing import Callable, Dict, List, Sequence, Tuple, TypeVar
 
 from celery_redlock.core import ports
 from celery_redlock.core.ports import NoAnswer, Store, Subscription
@@ -32,13 +33,19 @@ class BadNetwork:
         self._random = random.Random(seed)
         self._late: List[Tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count()
+        self._asking: Dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._changed = threading.Condition()
         self._open = True
         self._postman = threading.Thread(target=self._deliver, daemon=True)
         self._postman.start()
 
     def acquire(self, request: ports.Acquire) -> ports.AcquireAnswer:
-        return self._send(lambda: self._store.acquire(request))
+        # Copies come early or late, but no process makes two tries at once for one of its tokens.
+        def ask() -> ports.AcquireAnswer:
+            with self._asking[request.token]:
+                return self._store.acquire(request)
+
+        return self._send(ask)
 
     def acquire_all(self, requests: Sequence[ports.Acquire]) -> Sequence[ports.AcquireAnswer]:
         return self._send(lambda: self._store.acquire_all(requests))

@@ -217,6 +217,22 @@ def test_a_try_that_came_to_nothing_leaves_nothing_behind(
     until(lambda: entries(independent) == 3, "only the other one's votes are left")
 
 
+def test_a_copy_of_an_ask_takes_nothing_from_what_was_granted(
+    independent: Independent, open_room: Callable[[], Room]
+) -> None:
+    room = open_room(socket_timeout=0.5)
+    fence = room.granted("a")
+    room.settle("a", fence)
+    for server in independent.servers[:3]:
+        server.pause()
+    with pytest.raises(NoAnswer):
+        room.ask("a")
+    for server in independent.servers[:3]:
+        server.resume()
+    assert isinstance(open_room().ask("b"), Busy)
+    assert entries(independent) == len(independent.servers)
+
+
 def test_a_fence_that_was_shown_is_known_to_a_majority(
     independent: Independent, open_room: Callable[[], Room]
 ) -> None:
