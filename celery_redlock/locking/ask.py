@@ -39,7 +39,6 @@ from celery_redlock.locking.steps import (
     Pause,
     Ready,
     Reply,
-    Secure,
     Send,
     Stand,
     Step,
@@ -232,7 +231,7 @@ class Ask:
                 if left <= 0:
                     break
                 woken = yield Stand(hold, min(pause, left))
-                if woken and (yield from self._is_granted(hold)):
+                if woken and self._is_granted(hold):
                     return hold, Granted(hold.fence or 0)
                 if not woken and not (self._polls and (away > _AWAY[0] or self._is_to_ask(hold))):
                     yield from self._look_around(hold, patience)
@@ -263,15 +262,9 @@ class Ask:
                 self._manager.wakeups.forget(each)
                 self._manager.watchdog.attend_no_more(each)
 
-    def _is_granted(self, hold: Hold) -> Generator[Step, Any, bool]:
+    def _is_granted(self, hold: Hold) -> bool:
         """Whether it was woken by a grant that is all that it waits for: nothing is asked then."""
-        grant = hold.grant_heard() if len(self._holds) == 1 else None
-        if grant is None:
-            return False
-        # Sent before its age is looked at: who is stopped from then on has the lease, and who was
-        # stopped before sees that it is old.
-        yield Secure(hold.first_renewal(grant.fence))
-        if not hold.granted_in_line(grant, self._manager.clock()):
+        if len(self._holds) > 1 or not hold.granted_in_line(self._manager.clock()):
             return False
         hold.settle_lease = self._manager.settle_lease
         self._begin(hold)
@@ -298,6 +291,8 @@ class Ask:
     def _stand(self, hold: Hold, queued: Queued) -> None:
         """Be in line: keep the place, and hear when it is granted."""
         rejoins = hold.seq > 0
+        # What polls blocks a thread, which takes what it is granted as soon as it is woken.
+        hold.takes_at_once = self._polls and len(self._holds) == 1
         joins = hold.place(queued, self._asked_at)
         # In this order: an inbox that opens has the watchdog ask about every waiter it attends to.
         self._manager.watchdog.attend(hold, queued)

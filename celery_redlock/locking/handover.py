@@ -70,7 +70,7 @@ def adopt(manager: Manager, hold: Hold, handed: Handed) -> bool:
         return False
     lease = hold.lease
     if not handed.is_confirmed:
-        # Before its age is looked at, as in ``Ask``.
+        # Before its age is looked at, as for who waits in place: see ``Wakeups``.
         manager.store.secure(hold.first_renewal(handed.fence))
         lease = timing.grant_ttl(hold.lease)
     now = manager.clock()

@@ -8,7 +8,7 @@ once: its state alone says whether an answer still concerns it.
 from __future__ import annotations
 
 import secrets
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from celery_redlock.core import timing
 from celery_redlock.core.lifecycle import FINAL, LIVING, Move, State, after
@@ -18,14 +18,6 @@ from celery_redlock.locking import native, process
 
 #: After these the server knows the hold's record, and has its whole lease.
 _RENEWALS = (Move.RENEWED, Move.REESTABLISHED)
-
-
-class Grant(NamedTuple):
-    """A grant of a moment, of ``ttl`` seconds."""
-
-    fence: int
-    trusted_until: float
-    ttl: float
 
 
 class Hold:
@@ -63,6 +55,7 @@ class Hold:
         "settle_lease",
         "silence",
         "tainted",
+        "takes_at_once",
         "terms",
         "token",
         "trusted_until",
@@ -108,6 +101,8 @@ class Hold:
         self.is_let_go = False
         self.seq = 0
         self.rank = 0
+        #: What it is granted in line is held as soon as it is heard of.
+        self.takes_at_once = False
         self.holders: Tuple[Seen, ...] = ()
         #: Those of the same task that were last seen among the holders.
         self.own_copies: Tuple[Seen, ...] = ()
@@ -241,25 +236,23 @@ class Hold:
             self._heard = (message, now)
         self.wake.set()
 
-    def grant_heard(self) -> Optional[Grant]:
-        """What a message has brought to who stands in line.
+    def granted_in_line(self, now: float) -> bool:
+        """Whether a message has brought a grant that can be trusted; then it is held.
 
-        Not to one that nobody will renew: the grant is for a moment only.
+        Not one that nobody will renew: the grant is for a moment only.
         """
         heard, (asked_at, placed_ms) = self._heard, self._placed
         if heard is None or not self.renew or self.closed:
-            return None
-        if not placed_ms or heard[0].at_ms < placed_ms:
-            return None  # of an earlier stand in this line
-        (_kind, _token, fence, granted_ms), heard_at = heard
-        ttl, elapsed = timing.grant_ttl(self.lease), (granted_ms - placed_ms) / 1000
-        return Grant(fence, timing.granted_trust(asked_at, elapsed, heard_at, ttl), ttl)
-
-    def granted_in_line(self, grant: Grant, now: float) -> bool:
-        """Whether the grant can still be trusted; then it is held."""
-        if grant.trusted_until - now < grant.ttl / 2:
             return False
-        self.granted(grant.fence, grant.trusted_until, now)
+        if not placed_ms or heard[0].at_ms < placed_ms:
+            return False  # of an earlier stand in this line
+        (_kind, _token, fence, granted_ms), heard_at = heard
+        ttl = timing.grant_ttl(self.lease)
+        elapsed = (granted_ms - placed_ms) / 1000
+        until = timing.granted_trust(asked_at, elapsed, heard_at, ttl)
+        if until - now < ttl / 2:
+            return False
+        self.granted(fence, until, now)
         return True
 
     def place(self, queued: Queued, asked_at: float) -> bool:

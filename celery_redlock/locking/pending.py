@@ -17,7 +17,7 @@ from celery_redlock.locking.ask import Ask
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.manager import Manager
 from celery_redlock.locking.outcomes import Cancelled, Held, Outcome, StoodBack
-from celery_redlock.locking.steps import Bury, Look, Pause, Ready, Secure, Send, Stand, Step
+from celery_redlock.locking.steps import Bury, Look, Pause, Ready, Send, Stand, Step
 
 Ended = Union[Outcome, StoodBack, Cancelled, Exception]
 
@@ -232,9 +232,6 @@ class Pending:
         elif isinstance(step, Bury):
             self._phase = Phase.ASKING
             self._desk.leave(None, step.request, partial(self._buried, step))
-        elif isinstance(step, Secure):
-            # Its owner takes it where it runs, and has it secured there, or lets it pass.
-            self.answered(None)
         elif isinstance(step, Look):
             self._see(step)
         elif isinstance(step, Pause):

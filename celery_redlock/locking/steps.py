@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generator, NamedTuple, Sequence, Tuple, Union
 
-from celery_redlock.core.ports import Acquire, AcquireAnswer, Leave, NoAnswer, Renew
+from celery_redlock.core.ports import Acquire, AcquireAnswer, Leave, NoAnswer
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.outcomes import Outcome
 
@@ -56,12 +56,6 @@ class Ready(NamedTuple):
     hold: Hold
 
 
-class Secure(NamedTuple):
-    """Make a grant of a moment a lease, where it is used at once; no answer is waited for."""
-
-    request: Renew
-
-
 class Part(NamedTuple):
     """End these holds, the last first, whatever has become of each. Never fails."""
 
@@ -71,7 +65,7 @@ class Part(NamedTuple):
 #: The answers, and when the request that they answer was sent.
 Reply = Tuple[Sequence[AcquireAnswer], float]
 
-Step = Union[Send, Look, Bury, Pause, Stand, Ready, Secure, Part]
+Step = Union[Send, Look, Bury, Pause, Stand, Ready, Part]
 Steps = Generator[Step, Any, Outcome]
 
 
@@ -91,11 +85,9 @@ def in_place(manager: Manager, steps: Steps) -> Outcome:
         return outcome
 
 
-def _take(manager: Manager, step: Step) -> Any:
+def _take(manager: Manager, step: Union[Look, Bury, Pause, Stand, Ready, Part]) -> Any:
     if isinstance(step, (Pause, Stand)):
         return step.hold.wake.wait(step.seconds)
-    if isinstance(step, Secure):
-        return manager.store.secure(step.request)
     if isinstance(step, Look):
         return manager.store.inspect(step.resource)
     if isinstance(step, Bury):

@@ -10,5 +10,5 @@ from tests.worker.app import PREFIX, ShopSettings, make_app
 from tests.worker.locked_tasks import resource_of as resource_of
 
 if PREFIX + "BROKER_URL" in os.environ:
-    Hold.grant_heard = lambda self: None  # type: ignore[method-assign]
+    Hold.granted_in_line = lambda self, now: False  # type: ignore[method-assign]
     app = make_app(ShopSettings.from_environment(os.environ))
