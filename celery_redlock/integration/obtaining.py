@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional, Sequence
 
 from celery_redlock.core.lifecycle import LIVING
+from celery_redlock.core.record import Record
 from celery_redlock.integration import copies
 from celery_redlock.integration.asking import Asking
 from celery_redlock.integration.call import Call
@@ -12,6 +13,9 @@ from celery_redlock.integration.handing import SENT, Refusal, Sent
 from celery_redlock.integration.runtime import Runtime, runtime_of, runtime_of_space
 from celery_redlock.integration.steps import walk
 from celery_redlock.locking.execution import Execution, HeldLock, NoLock
+from celery_redlock.locking.hold import Hold
+from celery_redlock.locking.outcomes import Held
+from celery_redlock.observe.logs import logger
 
 
 def obtain(
@@ -84,6 +88,36 @@ def give_back_untaken(task: Any) -> None:
     call = Call.of(task, tuple(request.args or ()), dict(request.kwargs or {}))
     if call.sent is not None and call.sent.holds:
         _give_back(call, Execution(task, request), call.sent)
+
+
+def release_kept(call: Call) -> None:
+    """Release what its body has kept for a retry that is not to run: it is revoked, or has expired.
+
+    For a thread of the background: never raises, and the lease ends what cannot be released.
+    """
+    task, runtime = call.task, runtime_of(call.task.app)
+    try:
+        options = task.redlock_options()
+        if options.on_retry != "keep":
+            return
+        kept, record = (
+            call.kept_name(call.retries),
+            runtime.record(task.name, call.task_id, call.retries),
+        )
+        for name in task.redlock_names(call.args, call.kwargs):
+            hold = Hold(name, options.terms, record, kept=kept)
+            if _is_kept(runtime, name, call) and isinstance(runtime.manager.acquire(hold), Held):
+                runtime.manager.release(hold)
+    except Exception:  # noqa: BLE001 - what names it is the user's code
+        logger.warning("could not release what was kept for %s", call.task_id, exc_info=True)
+
+
+def _is_kept(runtime: Runtime, name: str, call: Call) -> bool:
+    for holder in runtime.manager.inspect(name).holders:
+        record = Record.decode(holder.record)
+        if holder.state == "kept" and record is not None and record.task_id == call.task_id:
+            return True
+    return False
 
 
 def _give_back(call: Call, execution: Execution, sent: Sent) -> None:

@@ -7,20 +7,26 @@ import functools
 import os
 import secrets
 from contextlib import suppress
-from typing import Any
+from typing import Any, Callable, Mapping, Optional
 
+from celery.app.task import Context
 from celery.worker.request import Request
 
 from celery_redlock.core.ports import Terms
 from celery_redlock.core.unpatched import has_greenlets
 from celery_redlock.exceptions import RedlockError
 from celery_redlock.integration import django
+from celery_redlock.integration.call import WAIT, Call
 from celery_redlock.integration.children import Children
 from celery_redlock.integration.handing import RECEIPT, SENT, Sent, token_of
+from celery_redlock.integration.obtaining import release_kept
 from celery_redlock.integration.runtime import runtime_of
 from celery_redlock.locking import native
 from celery_redlock.locking.hold import Hold
 from celery_redlock.observe.logs import logger
+
+#: What the header WAIT says, or one that was lost said.
+Wait = Optional[Mapping[str, Any]]
 
 
 class LockedRequest(Request):  # type: ignore[misc]
@@ -49,6 +55,30 @@ class LockedRequest(Request):  # type: ignore[misc]
         receipt = self._request_dict[RECEIPT] = secrets.token_hex(16)
         return receipt
 
+    def call(self, wait: Wait = None) -> Call:
+        """As its gate will see it. ``wait`` is known of its last delivery, if that was lost."""
+        context = _context_of(self)
+        wait = wait or self.request_dict.get(WAIT) or (context.headers or {}).get(WAIT)
+        return Call(
+            task=self.task,
+            args=tuple(self.args),
+            kwargs=dict(self.kwargs),
+            request=context,
+            is_traced=True,
+            is_eager=False,
+            receipt=self.request_dict[RECEIPT],
+            wait=wait if wait and isinstance(wait, Mapping) else {},
+        )
+
+    def revoked(self) -> bool:
+        """Whether it is revoked or has expired; what was kept for it is released then."""
+        was_known = self._already_revoked
+        is_revoked = bool(super().revoked())
+        is_news = is_revoked and not was_known
+        if is_news and self.request_dict.get("retries") and hasattr(self.task, "redlock_names"):
+            _in_background(lambda: release_kept(self.call()))
+        return is_revoked
+
     def send_along(self, sent: Sent) -> None:
         """What the process that runs it is to know."""
         self._request_dict[SENT] = sent
@@ -68,12 +98,7 @@ class LockedRequest(Request):  # type: ignore[misc]
         sent = self._request_dict.get(SENT)
         if sent is None or not sent.holds:
             return
-        # No greenlet may wait for a thread of the system, and no event loop for a lock server.
-        if has_greenlets():
-            self._give_back(sent)
-            return
-        with suppress(RuntimeError):  # as many threads as may be: the lease ends it
-            native.start_thread(lambda: self._give_back(sent))
+        _in_background(lambda: self._give_back(sent))
 
     def _give_back(self, sent: Sent) -> None:
         runtime, receipt = runtime_of(self.task.app), self._request_dict[RECEIPT]
@@ -100,6 +125,22 @@ class LockedRequest(Request):  # type: ignore[misc]
         else:
             children.failed(self.worker_pid, self)
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+
+def _context_of(request: LockedRequest) -> Context:
+    """As Celery makes one, which looks through all of it for headers of the user's besides."""
+    context = Context.__new__(Context)
+    vars(context).update(request.request_dict)
+    return context
+
+
+def _in_background(call: Callable[[], None]) -> None:
+    # No greenlet may wait for a thread of the system, and no event loop for a lock server.
+    if has_greenlets():
+        call()
+        return
+    with suppress(RuntimeError):  # as many threads as may be: the lease ends it
+        native.start_thread(call)
 
 
 def _settling(on_success: Any) -> Any:

@@ -108,6 +108,24 @@ def test_a_lock_whose_retry_never_comes_is_free_after_countdown_and_lease(
     assert eventually(lambda: result.state == "REVOKED", SOON)
 
 
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_a_retry_that_is_not_to_run_keeps_nothing_when_its_time_has_come(
+    shop: LockedShop, account: str, how: str
+) -> None:
+    expires = 1.5 if how == "expired" else None
+    result = shop.task("work_twice").apply_async((account, 2.0), expires=expires)
+    shop.bodies.wait_for(count_started=1, resource=resource_of(account), timeout=SOON)
+    assert eventually(lambda: kept(shop, account), SOON)
+    # Recorded after that: over a revocation that came first it would stand for ever.
+    assert eventually(lambda: result.state == "RETRY", SOON)
+    if how == "revoked":
+        result.revoke()
+    assert eventually(lambda: result.state == "REVOKED", SOON)
+    # Long before the lease is over.
+    assert eventually(lambda: shop.locks.is_free(account), PROMPTLY)
+    assert shop.send("work", account).get(timeout=SOON) == "done"
+
+
 def test_a_retry_that_comes_too_late_queues_like_anybody(shop: LockedShop, account: str) -> None:
     late = f"{shop.queue}-late"
     result = shop.send("retry_elsewhere", account, late)

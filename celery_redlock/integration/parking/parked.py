@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
-
-from celery.app.task import Context
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from celery_redlock.core.lifecycle import LIVING, Move, State
 from celery_redlock.integration.asking import Asking
-from celery_redlock.integration.call import WAIT, Call, place_key
-from celery_redlock.integration.handing import RECEIPT, Refusal, Sent
-from celery_redlock.integration.request import LockedRequest
+from celery_redlock.integration.call import place_key
+from celery_redlock.integration.handing import Refusal, Sent
+from celery_redlock.integration.request import LockedRequest, Wait
 from celery_redlock.integration.runtime import Runtime, runtime_of
 from celery_redlock.integration.steps import Ask, Step, Steps
 from celery_redlock.locking.execution import Execution
 from celery_redlock.locking.handover import Handed
 from celery_redlock.locking.hold import Hold
 from celery_redlock.locking.pending import Pending
-
-Wait = Optional[Mapping[str, Any]]
 
 
 class Parked:
@@ -34,7 +30,7 @@ class Parked:
         self.runtime = runtime
         self._came = time.monotonic()
         self.names: Sequence[str] = ()
-        self.call = _call_of(request, wait)
+        self.call = request.call(wait)
         #: Whether a step of it may take long.
         self.runs_users_code: bool = request.task.redlock_runs_users_code()
         self.execution = Execution(request.task, self.call.request)
@@ -131,25 +127,3 @@ def parked_for(request: Any, wait: Wait = None) -> Optional[Parked]:
         return None
     runtime = runtime_of(request.task.app)
     return Parked(request, runtime, wait) if runtime.settings.enabled else None
-
-
-def _call_of(request: LockedRequest, wait: Wait) -> Call:
-    context = _context_of(request)
-    wait = wait or request.request_dict.get(WAIT) or (context.headers or {}).get(WAIT)
-    return Call(
-        task=request.task,
-        args=tuple(request.args),
-        kwargs=dict(request.kwargs),
-        request=context,
-        is_traced=True,
-        is_eager=False,
-        receipt=request.request_dict[RECEIPT],
-        wait=wait if wait and isinstance(wait, Mapping) else {},
-    )
-
-
-def _context_of(request: LockedRequest) -> Context:
-    """As Celery makes one, which looks through all of it for headers of the user's besides."""
-    context = Context.__new__(Context)
-    vars(context).update(request.request_dict)
-    return context

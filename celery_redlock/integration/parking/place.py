@@ -18,11 +18,12 @@ from celery_redlock.integration.parking.draining import look_up_often
 from celery_redlock.integration.parking.giving_back import give_back, stop_consuming
 from celery_redlock.integration.parking.keeping import forget, keep
 from celery_redlock.integration.parking.loop import Loop
-from celery_redlock.integration.parking.parked import Parked, Wait, parked_for
+from celery_redlock.integration.parking.parked import Parked, parked_for
 from celery_redlock.integration.parking.passage import Passage
 from celery_redlock.integration.parking.residents import Residents
 from celery_redlock.integration.parking.slots import Slots
 from celery_redlock.integration.parking.visibility import Visibility
+from celery_redlock.integration.request import Wait
 from celery_redlock.locking.asker import Asker, Pending
 
 #: Seconds between two looks at who was revoked or has expired.
