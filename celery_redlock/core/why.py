@@ -1,4 +1,4 @@
-"""Why a token is dead: the words of ``Leave.why`` and ``Closed.why`` that carry a name."""
+"""Why a token is dead: words of ``Leave.why`` and ``Closed.why``, and of a hold that is lost."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def forced_by(who: str) -> str:
 def who_forced(why: str) -> Optional[str]:
     """Who asked for the release by force that this ``why`` tells of; None for any other."""
     return why[len(_FORCED) :] if why.startswith(_FORCED) else None
+
+
+def refused(*, is_trusted: bool) -> str:
+    """Why a hold was not brought back, asked for while it was trusted or after that.
+
+    After that a server that has lost its data refuses as well: it does not know who held meanwhile.
+    """
+    told = "granted to another"
+    return told if is_trusted else f"{told}, or forgotten by the lock server"
 
 
 def overflow_by(record: str) -> str:

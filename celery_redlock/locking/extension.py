@@ -21,6 +21,7 @@ from celery_redlock.core.ports import (
     RenewAnswer,
     Store,
 )
+from celery_redlock.core.why import refused
 from celery_redlock.locking.hold import Hold
 
 #: Seconds between two tries to make a fence certain, from the first to the longest.
@@ -35,18 +36,19 @@ def lengthen(
     ``shorten`` lets trust become shorter than it is. Raises NoAnswer.
     """
     lease_ms = timing.to_ms(lease)
-    sent_at = clock()
+    sent_at, is_trusted = clock(), True
     answer: Union[RenewAnswer, ReestablishAnswer]
     (answer,) = store.renew([hold.renewal(lease_ms)])
     if isinstance(answer, Gone) and hold.may_return():
         sent_at = clock()
-        answer = _bring_back(store, hold, lease_ms, is_trusted=sent_at < hold.trusted_until)
+        is_trusted = sent_at < hold.trusted_until
+        answer = _bring_back(store, hold, lease_ms, is_trusted=is_trusted)
     if isinstance(answer, NoAnswer):
         raise answer
     if isinstance(answer, Extended):
         hold.extended(timing.trusted_until(sent_at, lease), shorten=shorten)
         return None
-    return answer.why if isinstance(answer, Closed) else "granted to another"
+    return answer.why if isinstance(answer, Closed) else refused(is_trusted=is_trusted)
 
 
 def settle(store: Store, hold: Hold, clock: Callable[[], float]) -> Optional[str]:
@@ -63,7 +65,7 @@ def settle(store: Store, hold: Hold, clock: Callable[[], float]) -> Optional[str
                 hold.settle_fence = None
                 return None
         elif not isinstance(answer, NoAnswer):
-            return answer.why if isinstance(answer, Closed) else "granted to another"
+            return answer.why if isinstance(answer, Closed) else refused(is_trusted=True)
         time.sleep(pause)
         pause = min(2 * pause, _SETTLE_AGAIN[1])
     return "its fence could not be written in time" if hold.state in LIVING else None

@@ -29,6 +29,7 @@ from celery_redlock.core.ports import (
     Store,
 )
 from celery_redlock.core.timing import PAST_DEADLINE
+from celery_redlock.core.why import refused
 from celery_redlock.locking import native
 from celery_redlock.locking.abandoned import Abandoned, farewell
 from celery_redlock.locking.hold import Hold
@@ -307,7 +308,7 @@ class Watchdog:
         elif isinstance(answer, Closed):
             self._lose(hold, answer.why)
         else:
-            self._lose(hold, "granted to another")
+            self._lose(hold, refused(is_trusted=request.trusted))
 
     def lost(self, hold: Hold, why: str) -> bool:
         """Another was granted its place: never renew it again; whether that is news."""

@@ -170,6 +170,22 @@ def test_a_place_granted_to_another_is_lost_and_never_renewed_again(store: SlowS
     assert hold.state is State.LOST
 
 
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (LEASE / 2, "granted to another"),
+        (2 * LEASE, "granted to another, or forgotten by the lock server"),
+    ],
+)
+def test_of_a_loss_no_more_is_said_than_is_known(store: SlowStore, after: float, why: str) -> None:
+    told: List[Any] = []
+    manager, _hold = held(store, told.append)
+    store.now += after
+    store.renewal = Gone()
+    manager.watchdog.round()
+    assert [event.why for event in told if isinstance(event, events.Lost)] == [why]
+
+
 def test_a_hold_is_renewed_no_longer_than_allowed(store: SlowStore) -> None:
     manager, hold = held(store)
     hold.renew_until = store.now + 2 * LEASE
