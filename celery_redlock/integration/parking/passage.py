@@ -145,7 +145,7 @@ class Passage:
             parked.step.holds,
             parked.step.patience,
             Ears(self._loop, self, parked),
-            began=parked.execution.began,
+            began=time.monotonic() - parked.waited,
         )
 
     # --- answers, as the asker's thread tells them (``ears``)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, List
 
@@ -88,6 +89,17 @@ def test_one_that_goes_round_is_back_when_its_wait_is_over(
         assert eventually(lambda: beyond.state == state, 10.0)
         assert came(shop, beyond.id) in (2, 3)
     shop.bodies.wait_for(count_ended=2, resource=resource_of(account), timeout=SOON)
+
+
+def test_what_is_told_of_its_wait_counts_from_its_first_ask(shop: LockedShop, account: str) -> None:
+    before = {WAIT: {"since": time.time() - 100.0, "attempt": 1, "places": {}}}
+    with shop.locks.held(account):
+        result = shop.task("work").apply_async((account,), headers=before)
+        shop.locks.wait_for_line(account, 1)
+    assert result.get(timeout=SOON) == "done"
+    output = shop.node.output()  # type: ignore[attr-defined]
+    (waited,) = re.findall(rf"\[{result.id}\] on .* waited ([0-9.]+) s for and acquired", output)
+    assert float(waited) >= 100.0
 
 
 def test_one_that_was_kept_too_long_goes_round_and_runs_once(
