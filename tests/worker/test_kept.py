@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -108,12 +108,11 @@ def test_a_lock_whose_retry_never_comes_is_free_after_countdown_and_lease(
     assert eventually(lambda: result.state == "REVOKED", SOON)
 
 
-@pytest.mark.parametrize("how", ["revoked", "expired"])
+@pytest.mark.parametrize(("how", "expires", "countdown"), [("revoked", None, 2), ("expired", 5, 6)])
 def test_a_retry_that_is_not_to_run_keeps_nothing_when_its_time_has_come(
-    shop: LockedShop, account: str, how: str
+    shop: LockedShop, account: str, how: str, expires: Any, countdown: float
 ) -> None:
-    expires = 1.5 if how == "expired" else None
-    result = shop.task("work_twice").apply_async((account, 2.0), expires=expires)
+    result = shop.task("work_twice").apply_async((account, countdown), expires=expires)
     shop.bodies.wait_for(count_started=1, resource=resource_of(account), timeout=SOON)
     assert eventually(lambda: kept(shop, account), SOON)
     # Recorded after that: over a revocation that came first it would stand for ever.
