@@ -205,8 +205,8 @@ def _seeds(url: str) -> Seeds:
 
 
 def _embedded_maker(name: str, options: Mapping[str, Any], chosen: Choice) -> Make:
-    embedded.check(name)
     arguments = completed("unix", options)
+    embedded.check(name)
     connection_class: Any = chosen(UnixDomainSocketConnection)
 
     def make() -> AbstractConnection:

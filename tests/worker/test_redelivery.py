@@ -204,6 +204,9 @@ def test_a_copy_of_a_task_that_has_succeeded_records_no_conflict_over_it(
     assert len(shop.bodies_of(account)) == 1
 
 
+@pytest.mark.skipif(
+    VERSION < (5, 5), reason="before 5.5 a worker does not note what has succeeded in it"
+)
 def test_a_copy_that_celery_drops_before_its_body_leaves_no_lock(
     make_locked_shop: Callable[..., LockedShop], account: str
 ) -> None:

@@ -48,7 +48,7 @@ def parked_with(hold: Hold, manager: Manager) -> Parked:
     parked.runtime = SimpleNamespace(  # type: ignore[assignment]
         manager=manager, asker=GrantedAtThatMoment(manager)
     )
-    parked.call = SimpleNamespace(attempt=0)  # type: ignore[assignment]
+    parked.call = SimpleNamespace(attempt=0, is_redelivered=False)  # type: ignore[assignment]
     parked.execution = SimpleNamespace(holds={hold.resource: hold})  # type: ignore[assignment]
     parked.asking = None
     parked.pending = SimpleNamespace(hold=hold)  # type: ignore[assignment]
