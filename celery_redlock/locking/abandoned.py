@@ -23,7 +23,7 @@ _END_DUE = attrgetter("end_due")
 class Abandoned:
     """Its table is a plain dict, changed by single atomic operations: as the watchdog's are.
 
-    ``store`` is used by ``end_due`` alone, which is for the watchdog's thread.
+    ``end_due`` is for the watchdog's thread: nothing else uses ``store``.
     """
 
     def __init__(self, store: Store, emit: events.Emit, clock: Callable[[], float]) -> None:
@@ -40,7 +40,7 @@ class Abandoned:
         return bool(self._holds)
 
     def add(self, hold: Hold) -> None:
-        """Later calls carry it from now on; released it is when it is ``due`` as well."""
+        """Later calls carry it from now on; it is released when its ``end_due`` has come."""
         hold.end_due = math.inf
         self._holds[hold.token] = hold
 
