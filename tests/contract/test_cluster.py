@@ -309,9 +309,9 @@ def test_a_hold_outlives_the_death_of_its_node(tmp_path_factory: Any) -> None:
         until(lambda: hold.state is not State.HELD, "a renewal fails", within=FAILOVER)
         until(lambda: hold.state is State.HELD, "its replica renews it", within=FAILOVER)
         assert holders(Desk(store, "outlives")) == [hold.token]
-        left = manager.release(hold)
-        assert left is not None
-        assert left.what == "holder"
+        # By a connection that broke meanwhile, perhaps: then by one more, or in the background.
+        manager.release(hold)
+        until(lambda: holders(Desk(store, "outlives")) == [], "it is released")
     finally:
         store.close()
         servers.stop()
