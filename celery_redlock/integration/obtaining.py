@@ -100,10 +100,8 @@ def release_kept(call: Call) -> None:
         options = task.redlock_options()
         if options.on_retry != "keep":
             return
-        kept, record = (
-            call.kept_name(call.retries),
-            runtime.record(task.name, call.task_id, call.retries),
-        )
+        kept = call.kept_name(call.retries)
+        record = runtime.record(task.name, call.task_id, call.retries)
         for name in task.redlock_names(call.args, call.kwargs):
             hold = Hold(name, options.terms, record, kept=kept)
             if _is_kept(runtime, name, call) and isinstance(runtime.manager.acquire(hold), Held):
