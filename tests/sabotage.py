@@ -70,10 +70,10 @@ def _token_not_compared() -> None:
     _rewrite(
         "leave",
         (
-            "left = redis.call('HDEL', KEYS[1], 'h:' .. ARGV[5])",
-            "left = 0 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do "
+            "left = call('HDEL', KEYS[1], 'h:' .. ARGV[5])",
+            "left = 0 for _, field in ipairs(call('HKEYS', KEYS[1])) do "
             "if string.sub(field, 1, 2) == 'h:' then "
-            "left = redis.call('HDEL', KEYS[1], field) end end",
+            "left = call('HDEL', KEYS[1], field) end end",
         ),
     )
 
@@ -109,10 +109,15 @@ def _wake_up_lost() -> None:
     _rewrite_all(
         ("call('PUBLISH', inbox, fmt('G %s %.0f %.0f', head, fence, now))", "local _ = inbox")
     )
+    _rewrite(
+        "leave",
+        ("call('PUBLISH', inbox, fmt('G %s %s %.0f', head, fence, now))", "local _ = inbox"),
+    )
 
 
 def _fence_reset() -> None:
     _rewrite_all(("last = math.max(last + 1, revived + 1, now_us)", "last = 1 + now_us % 1000"))
+    _rewrite("leave", ("math.max(found[2] + 1, now_us)", "1 + now_us % 1000"))
 
 
 def _trust_from_after_the_request() -> None:
@@ -168,8 +173,15 @@ def _orphans_forgotten() -> None:
 
 
 def _grant_not_secured() -> None:
+    from celery_redlock.core import timing
+    from celery_redlock.locking.hold import Hold
     from celery_redlock.store.memory import MemoryStore
     from celery_redlock.store.single import ScriptedStore
+
+    def a_moment(hold: Hold) -> float:
+        return timing.grant_ttl(hold.lease)
+
+    Hold.granted_for = property(a_moment, lambda hold, seconds: None)  # type: ignore[assignment]
 
     for store in (MemoryStore, ScriptedStore):
         store.secure = lambda self, request: None  # type: ignore[method-assign, assignment]

@@ -94,6 +94,10 @@ class Ask:
         self._buried: Tuple[str, ...] = ()
         #: Tokens of bodies that are over, whose release did not come through, by resource.
         self._left_behind: Dict[str, Tuple[str, ...]] = {}
+        if polls and len(holds) == 1:
+            # A thread is blocked that takes it as soon as it is woken: for good, and not for the
+            # moment that it may take a slot to be found.
+            holds[0].granted_for = holds[0].lease
 
     def outcome(self) -> Outcome:
         """All of them held, or why none is. Raises NoAnswer, and LockLost as Manager says."""
@@ -146,7 +150,8 @@ class Ask:
         if patience:
             line = _line(
                 manager.wakeups.inbox,
-                hold.terms.lease_ms,
+                hold.lease,
+                hold.granted_for,
                 patience.max_waiting,
                 patience.overflow,
                 hold.seq,
@@ -266,7 +271,8 @@ class Ask:
         """Whether it was woken by a grant that is all that it waits for: nothing is asked then."""
         if len(self._holds) > 1 or not hold.granted_in_line(self._manager.clock()):
             return False
-        hold.settle_lease = self._manager.settle_lease
+        if hold.granted_for < hold.lease:
+            hold.settle_lease = self._manager.settle_lease
         self._begin(hold)
         return True
 
@@ -291,8 +297,6 @@ class Ask:
     def _stand(self, hold: Hold, queued: Queued) -> None:
         """Be in line: keep the place, and hear when it is granted."""
         rejoins = hold.seq > 0
-        # What polls blocks a thread, which takes what it is granted as soon as it is woken.
-        hold.takes_at_once = self._polls and len(self._holds) == 1
         joins = hold.place(queued, self._asked_at)
         # In this order: an inbox that opens has the watchdog ask about every waiter it attends to.
         self._manager.watchdog.attend(hold, queued)
@@ -372,12 +376,13 @@ def _waits_on(hold: Hold, silence: NoAnswer) -> events.Unavailable:
 
 
 @lru_cache(maxsize=256)
-def _line(inbox: str, lease_ms: int, max_waiting: int, overflow: str, seq: int) -> Line:
-    lease = lease_ms / 1000
+def _line(
+    inbox: str, lease: float, granted_for: float, max_waiting: int, overflow: str, seq: int
+) -> Line:
     return Line(
         inbox=inbox,
         waiter_ttl_ms=timing.to_ms(timing.waiter_ttl(lease)),
-        grant_ttl_ms=timing.to_ms(timing.grant_ttl(lease)),
+        grant_ttl_ms=timing.to_ms(granted_for),
         seq=seq,
         max_waiting=max_waiting,
         overflow=overflow,

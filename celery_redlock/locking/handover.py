@@ -70,7 +70,8 @@ def adopt(manager: Manager, hold: Hold, handed: Handed) -> bool:
         return False
     lease = hold.lease
     if not handed.is_confirmed:
-        # Before its age is looked at, as for who waits in place: see ``Wakeups``.
+        # Before it is looked at how old it is: who is stopped from then on has the lease, and who
+        # was stopped before sees that the moment has passed.
         manager.store.secure(hold.first_renewal(handed.fence))
         lease = timing.grant_ttl(hold.lease)
     now = manager.clock()

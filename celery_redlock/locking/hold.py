@@ -38,6 +38,7 @@ class Hold:
         "due",
         "end_due",
         "fence",
+        "granted_for",
         "held_since",
         "holders",
         "is_let_go",
@@ -55,7 +56,6 @@ class Hold:
         "settle_lease",
         "silence",
         "tainted",
-        "takes_at_once",
         "terms",
         "token",
         "trusted_until",
@@ -86,8 +86,8 @@ class Hold:
         self.fence: Optional[int] = None
         #: What must be called with this hold before its fence is shown; None once it was.
         self.settle_fence: Optional[Callable[[Hold], None]] = None
-        #: What must be called with it before its lease is shown: it was granted to one in line, for
-        #: a moment. None once a renewal has made that a lease.
+        #: What must be called with it before its lease is shown: it was granted in line for a
+        #: moment. None once a renewal has made that a lease.
         self.settle_lease: Optional[Callable[[Hold], None]] = None
         self.trusted_until = 0.0
         self.held_since = 0.0
@@ -101,8 +101,8 @@ class Hold:
         self.is_let_go = False
         self.seq = 0
         self.rank = 0
-        #: What it is granted in line is held as soon as it is heard of.
-        self.takes_at_once = False
+        #: Seconds for which a release grants it while it stands in line.
+        self.granted_for = timing.grant_ttl(self.lease)
         self.holders: Tuple[Seen, ...] = ()
         #: Those of the same task that were last seen among the holders.
         self.own_copies: Tuple[Seen, ...] = ()
@@ -239,7 +239,7 @@ class Hold:
     def granted_in_line(self, now: float) -> bool:
         """Whether a message has brought a grant that can be trusted; then it is held.
 
-        Not one that nobody will renew: the grant is for a moment only.
+        Not one that nobody will renew: some of its time is over.
         """
         heard, (asked_at, placed_ms) = self._heard, self._placed
         if heard is None or not self.renew or self.closed:
@@ -247,10 +247,9 @@ class Hold:
         if not placed_ms or heard[0].at_ms < placed_ms:
             return False  # of an earlier stand in this line
         (_kind, _token, fence, granted_ms), heard_at = heard
-        ttl = timing.grant_ttl(self.lease)
         elapsed = (granted_ms - placed_ms) / 1000
-        until = timing.granted_trust(asked_at, elapsed, heard_at, ttl)
-        if until - now < ttl / 2:
+        until = timing.granted_trust(asked_at, elapsed, heard_at, self.granted_for)
+        if until - now < self.granted_for / 2:
             return False
         self.granted(fence, until, now)
         return True

@@ -64,8 +64,7 @@ class Wakeups:
         # A release may grant it before its asker has read that it stands in line.
         for message in list(self._heard):
             if message.token == hold.token:
-                # Without what it was granted, so it asks: this is not the thread that may send.
-                self._tell(hold, message._replace(fence=0))
+                self._tell(hold, message)
         if self._starting.locked():
             self._needed.set()
         else:
@@ -124,9 +123,4 @@ class Wakeups:
         if message.kind == "H":
             self._on_head(hold)
             return
-        heard_at = self._clock()
-        if message.fence and hold.takes_at_once and hold.renew:
-            # Before anybody looks how old the grant is: who is stopped from then on has the lease,
-            # and who was stopped before sees that the moment has passed.
-            self._store.secure(hold.first_renewal(message.fence))
-        hold.hear(message, heard_at)
+        hold.hear(message, self._clock())

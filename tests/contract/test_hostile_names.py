@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator, List, Set
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
@@ -146,7 +146,7 @@ def test_all_keys_of_a_name_are_in_one_slot_of_a_cluster(value: str) -> None:
     try:
         name = Lock(value).name
     except ConfigurationError:
-        assume(False)
+        return
     slots = {key_slot(f"{PREFIX}{{{name}}}:{kind}".encode()) for kind in "hqw"}
     assert len(slots) == 1
 

@@ -93,8 +93,15 @@ def test_a_server_that_does_not_tell_its_time_is_asked() -> None:
 
 
 def test_what_nobody_would_renew_is_asked_for() -> None:
-    """A grant by a release is for a moment only."""
+    """Some of its time is over, and its owner counts on all of it."""
     assert not told(in_line(100.0, 5_000, renew=False), 5_100, 100.1)
+
+
+def test_what_is_granted_for_a_lease_is_trusted_for_a_lease() -> None:
+    hold = in_line(100.0, 5_000)
+    hold.granted_for = LEASE
+    assert told(hold, 5_400, 100.41, now=100.4 + LEASE * 0.4)
+    assert hold.trusted_until == timing.trusted_until(100.4 - timing.drift(0.4), LEASE)
 
 
 def test_a_hint_without_a_fence_brings_no_grant() -> None:
