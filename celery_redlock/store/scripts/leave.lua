@@ -15,7 +15,7 @@ if ARGV[1] == '0' and #ARGV == 5 and not forced then
   local head, second = line[1], line[2]
   if not head then return left end
   local found, waiter = call('HGETALL', KEYS[1]), call('HGET', KEYS[3], head)
-  if #found == 2 and found[1] == 'f' and waiter then
+  if left == 1 and #found == 2 and found[1] == 'f' and waiter then
     local clock = call('TIME')
     local now_us = clock[1] * 1000000 + clock[2]
     local now = math.floor(now_us / 1000)
