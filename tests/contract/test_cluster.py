@@ -304,6 +304,8 @@ def test_a_hold_outlives_the_death_of_its_node(tmp_path_factory: Any) -> None:
         assert isinstance(manager.acquire(hold), Held)
         dead = servers.owner(key_of("outlives"))
         with dead.client() as client:
+            # It waits for what this client has written, and for all before that.
+            client.set("{outlives}", "1")
             assert client.wait(1, 10_000) == 1
         dead.kill()
         until(lambda: hold.state is not State.HELD, "a renewal fails", within=FAILOVER)
