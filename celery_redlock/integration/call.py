@@ -8,6 +8,7 @@ import time
 from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
 from celery import _state
+from celery.app.task import Context
 
 from celery_redlock.integration.handing import RECEIPT, SENT, Sent
 from celery_redlock.locking.execution import Execution
@@ -18,6 +19,11 @@ WAIT = "redlock_wait"
 
 #: The attribute of a request whose call has come to the gate.
 _TRACED = "_traced_by_redlock"
+
+for _ours in (RECEIPT, SENT, WAIT):
+    # What its context does not know Celery takes for a header of the user's: ``before_start`` would
+    # see it, and a retry from there would publish it again.
+    setattr(Context, _ours, None)
 
 
 class Call(NamedTuple):

@@ -126,6 +126,23 @@ TOLD += (
 )
 
 
+class RetriesBefore(LockedTask):
+    """Is retried once before its body, as it came; tells what headers it sees."""
+
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        say(self.app, task_id=task_id, headers=repr(self.request.headers))
+        if not self.request.retries:
+            self.retry(countdown=0)
+
+
+@account_task(base=RetriesBefore, lock_on_conflict="skip")
+def retry_before(self: Any, account: str) -> Any:
+    with in_body(self, account):
+        return self.request.headers
+
+
 # --- bodies that call
 
 

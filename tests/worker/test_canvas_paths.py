@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import pytest
 from celery import chain, chord, group
 
-from celery_redlock import LockConflict
+from celery_redlock import LockConflict, is_skipped
 from tests.harness.locked_shop import LockedShop, MakeLockedShop, eventually
 from tests.harness.shop import Gate
 from tests.harness.worker import WorkerProcess
@@ -189,6 +189,22 @@ def test_a_retry_waits_for_the_body_that_asked_for_it(
     bodies = assert_ran_locked(shop, account, bodies=3)
     assert [body.task_id for body in bodies] == [result.id] * 3
     assert bodies[-1].fence == fence
+
+
+def test_a_retry_from_before_the_body_is_sent_without_what_its_worker_was_told(
+    shop: LockedShop, account: str
+) -> None:
+    """Neither its token nor the verdict, which no serializer can write."""
+    with shop.locks.held(account):
+        skipped = shop.send("retry_before", account)
+        assert is_skipped(get(skipped))
+    sent = shop.send("retry_before", account)
+    assert get(sent) is None
+    for result in (skipped, sent):
+        said = shop.said(task_id=result.id)
+        headers = [told["headers"] for told in said if "headers" in told]
+        assert headers == ["None", "None"]
+    assert_ran_locked(shop, account)
 
 
 def test_a_task_added_to_a_chord_waits_for_the_body_that_added_it(

@@ -28,6 +28,7 @@ def kept(self: Any, resource: str, gate: Optional[str] = None) -> Dict[str, Any]
     with self.app.body_log.body(resource, task_id=self.request.id):
         pass_gate(gate)
     wanted = ("retries", "headers", "reply_to", "correlation_id", "timelimit", "group", "stamps")
+    wanted += ("redlock_wait",)
     found = {name: getattr(self.request, name, None) for name in wanted}
     priority = self.request.delivery_info.get("priority")
     return {**found, "priority": priority, "has_chain": bool(self.request.chain)}

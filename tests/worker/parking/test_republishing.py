@@ -54,8 +54,7 @@ def test_its_id_headers_properties_and_place_come_through(shop: HoldingShop) -> 
     assert found["timelimit"] == [60, 50]
     assert found["correlation_id"] == result.id
     assert found["reply_to"] == "elsewhere"
-    headers = found["headers"]
-    assert (headers["mine"], headers["redlock_wait"]) == ("kept", PLACE)
+    assert (found["headers"], found["redlock_wait"]) == ({"mine": "kept"}, PLACE)
     assert shop.ran("whole") == [result.id]
 
 
