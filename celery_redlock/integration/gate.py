@@ -8,7 +8,7 @@ here decides what a conflict means (``core.policy``) or how a lock is had (``loc
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from celery import Task
 from celery.exceptions import Retry
@@ -128,5 +128,19 @@ def _keep_over(runtime: Runtime, call: Call, execution: Execution, retry: Retry)
         return
     if call.task.redlock_options().on_retry != "keep":
         return
-    for hold in execution.holds.values():
+    wanted = _wanted_by(retry, call)
+    for hold in [hold for hold in execution.holds.values() if hold.resource in wanted]:
         runtime.manager.keep(hold, call.kept_name(call.retries + 1), verdict.countdown_of(retry))
+
+
+def _wanted_by(retry: Retry, call: Call) -> Sequence[str]:
+    """What the retry will ask for: with other arguments something else, and nothing if none was
+    published, as where a direct call has raised it.
+    """
+    if retry.sig is None:
+        return ()
+    try:
+        names: Sequence[str] = call.task.redlock_names(retry.sig.args, retry.sig.kwargs)
+    except Exception:  # noqa: BLE001 - users' code: it is raised once more where the retry is traced
+        return ()
+    return names

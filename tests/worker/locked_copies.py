@@ -111,6 +111,22 @@ def retry_with_two(self: Any, account: str, other: str) -> Any:
     return fences
 
 
+@account_task(**KEPT)
+def retry_for_another(self: Any, account: str, other: str) -> str:
+    """Its retry works on another account."""
+    work_on(self, account)
+    if self.request.retries == 0:
+        raise self.retry(args=(other, other), countdown=0)
+    return "done"
+
+
+@account_task(**KEPT)
+def call_what_retries(self: Any, account: str, other: str) -> str:
+    """A direct call has no message to be retried: its Retry is an error that publishes nothing."""
+    with in_body(self, account):
+        return str(self.app.tasks["shop.retry_often"](other, 1))
+
+
 # --- many in an outage
 
 

@@ -90,6 +90,20 @@ def test_several_locks_are_kept_together(shop: LockedShop, account: str) -> None
     assert shop.overlaps_of(account) == shop.overlaps_of(f"{account}-other") == []
 
 
+def test_a_retry_with_other_arguments_keeps_nothing_of_the_first_ones(
+    shop: LockedShop, account: str
+) -> None:
+    assert shop.send("retry_for_another", account, f"{account}-other").get(timeout=SOON) == "done"
+    assert shop.locks.is_free(account)
+
+
+def test_a_retry_that_was_never_sent_keeps_nothing(shop: LockedShop, account: str) -> None:
+    result = shop.send("call_what_retries", account, f"{account}-other")
+    assert eventually(lambda: result.state == "RETRY", SOON)
+    assert shop.locks.is_free(account)
+    assert shop.locks.is_free(f"{account}-other")
+
+
 def test_a_lock_whose_retry_never_comes_is_free_after_countdown_and_lease(
     shop: LockedShop, account: str
 ) -> None:
