@@ -36,14 +36,18 @@ class Parameters:
         return cls(task, signature, named, rest, extra, plain, defaults)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        bound = self.signature.bind(*args, **kwargs)
+        """TypeError for a call that does not fit."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as misfit:
+            raise TypeError(f"task {self.task}: {misfit}") from None
         bound.apply_defaults()
         return bound
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Dict[str, Any]:
         """Every argument by its name, with defaults, and those that ``**kwargs`` took.
 
-        TypeError, as Python words it, for a call that does not fit.
+        TypeError for a call that does not fit.
         """
         if self.plain:
             # Most calls: several times faster than binding them.

@@ -155,7 +155,7 @@ def install_gate(cls: Any, gate: Gate) -> None:
     inner = None if _is_celerys(cls) else found
 
     @functools.wraps(found)
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if type(self).__call__ is not __call__:
             # Reached by super(): the gate of the subclass is around this already.
             return (inner or Task.__call__)(self, *args, **kwargs)

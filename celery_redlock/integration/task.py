@@ -105,7 +105,7 @@ class LockedTask(Task):  # type: ignore[misc]
         """The lock of the execution that this runs in; LockError outside a body."""
         return current_lock()
 
-    def lock_resource(self, *args: Any, **kwargs: Any) -> Union[str, Tuple[str, ...], None]:
+    def lock_resource(self, /, *args: Any, **kwargs: Any) -> Union[str, Tuple[str, ...], None]:
         """The name that a call with these arguments locks, several names, or None for no lock.
 
         Raises ConfigurationError for arguments that cannot be part of a name; asks nobody.
@@ -115,7 +115,7 @@ class LockedTask(Task):  # type: ignore[misc]
             return None
         return names[0] if len(names) == 1 else names
 
-    def lock_state(self, *args: Any, **kwargs: Any) -> Any:
+    def lock_state(self, /, *args: Any, **kwargs: Any) -> Any:
         """The state of the resource of a call with these arguments; asks the lock server.
 
         A tuple of states if the call locks several resources, None if it locks none. Raises

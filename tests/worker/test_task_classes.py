@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any, Iterator
 
 import pytest
 from celery import Celery, Task, shared_task
 
-from celery_redlock import LockedTask
+from celery_redlock import LockedTask, current_lock
+from celery_redlock.testing import memory_locks
 from tests.harness.servers import LockServer
 from tests.worker.local import apps_apart, local_app
 
@@ -98,6 +101,47 @@ def test_two_tasks_of_one_class_do_not_share_locks_or_options() -> None:
     assert users.lock_resource(1).startswith("shop.sync_users(")
     assert orders.lock_resource(1).startswith("shop.sync_orders(")
     assert (users.redlock_options().ttl, orders.redlock_options().ttl) == (5, 6)
+
+
+def test_an_argument_may_be_named_self() -> None:
+    app = local_app(redlock_eager=True)
+
+    @app.task(base=LockedTask, lock_key="account:{account_id}")
+    def note(account_id: int, **fields: int) -> Any:
+        return [current_lock().resource, fields]
+
+    @app.task(base=LockedTask, lock_key="account:{self}")
+    def unbound(self: int) -> str:
+        return current_lock().resource or ""
+
+    with memory_locks():
+        assert note.apply((1,), {"self": 2}).get() == ["account:1", {"self": 2}]
+        assert unbound.apply((), {"self": 2}).get() == "account:2"
+        assert unbound.lock_resource(self=2) == "account:2"
+        assert unbound.lock_state(self=2).holders == ()
+
+
+def test_a_decorator_that_gives_arguments_of_its_own_says_so_by_its_signature() -> None:
+    def with_session(body: Any) -> Any:
+        @functools.wraps(body)
+        def given(*args: Any, **kwargs: Any) -> Any:
+            return body("session", *args, **kwargs)
+
+        plain = inspect.signature(body)
+        parameters = list(plain.parameters.values())[1:]
+        given.__signature__ = plain.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return given
+
+    app = local_app(redlock_eager=True)
+
+    @app.task(base=LockedTask, lock_key="account:{account_id}")
+    @with_session
+    def sync(session: str, account_id: int) -> Any:
+        return [session, current_lock().resource]
+
+    with memory_locks():
+        assert sync.apply((1,)).get() == ["session", "account:1"]
+        assert sync.apply((), {"account_id": 2}).get() == ["session", "account:2"]
 
 
 def test_a_subclass_of_a_task_has_its_own_lock_and_options() -> None:
