@@ -48,8 +48,10 @@ def gate(task: Any, inner: Inner, args: Tuple[Any, ...], kwargs: Dict[str, Any])
             try:
                 return verdict.carry_out(call, refusal)
             except verdict.Unpublished:
-                # The broker is away as well: the message is ours, so it waits here.
+                # The broker is away as well: the message is ours, so it waits here, and what was
+                # found out in the worker's parent is of yesterday.
                 time.sleep(_BROKER_PAUSE)
+                call = call._replace(sent=call.sent and call.sent.without_verdict())
             refusal = _lock(runtime, call, execution)
         _refresh(call, execution)
         return _run(call, execution, inner)

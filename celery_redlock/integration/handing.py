@@ -63,3 +63,7 @@ class Sent(NamedTuple):
     error: Optional[RedlockError] = None
     #: Whether the body runs without its lock, the lock server being away.
     unlocked: bool = False
+
+    def without_verdict(self) -> Sent:
+        """For a receiver that could not carry it out, and asks for itself."""
+        return Sent(self.space, self.waited, self.was_queued, self.copy)

@@ -126,6 +126,27 @@ TOLD += (
 )
 
 
+class NotSentAgain(LockedTask):
+    """Cannot be sent from where it runs."""
+
+    abstract = True
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        if self.request.id is not None:
+            raise OSError("no way to the broker")
+        return super().apply_async(*args, **kwargs)
+
+
+@account_task(base=NotSentAgain, lock_on_conflict="retry")
+def work_not_sent_again(self: Any, account: str) -> str:
+    return work_on(self, account)
+
+
+@account_task(base=NotSentAgain, lock_on_conflict="retry", lock_wait_timeout=1)
+def work_not_sent_again_but_soon(self: Any, account: str) -> str:
+    return work_on(self, account)
+
+
 class RetriesBefore(LockedTask):
     """Is retried once before its body, as it came; tells what headers it sees."""
 

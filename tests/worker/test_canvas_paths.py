@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import pytest
 from celery import chain, chord, group
 
-from celery_redlock import LockConflict, is_skipped
+from celery_redlock import LockConflict, LockTimeout, is_skipped
 from tests.harness.locked_shop import LockedShop, MakeLockedShop, eventually
 from tests.harness.shop import Gate
 from tests.harness.worker import WorkerProcess
@@ -145,6 +145,23 @@ def test_a_task_that_was_sent_again_to_wait_is_what_it_was(
     assert told == {**plain, **ids, "expires": told["expires"]}
     assert told["argsrepr"] == "('<hidden>',)"
     assert (told["expires"] is None) == (plain["expires"] is None)
+
+
+def test_a_task_that_cannot_be_sent_again_runs_where_it_is_when_its_lock_is_free(
+    shop: LockedShop, worker: WorkerProcess, account: str
+) -> None:
+    with shop.locks.held(account):
+        result = shop.send("work_not_sent_again", account)
+        worker.wait_for_output(f"could not send {result.id} to its queue again", SOON)
+    assert get(result) == "done"
+    assert_ran_locked(shop, account)
+
+
+def test_a_task_that_cannot_be_sent_again_times_out_where_it_is(
+    shop: LockedShop, account: str
+) -> None:
+    with shop.locks.held(account), pytest.raises(LockTimeout):
+        get(shop.send("work_not_sent_again_but_soon", account))
 
 
 # --- tasks that call on
