@@ -10,7 +10,7 @@ from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 from celery import _state
 from celery.app.task import Context
 
-from celery_redlock.integration.handing import RECEIPT, SENT, Sent
+from celery_redlock.integration.handing import CONTENT_TYPE, RECEIPT, SENT, Sent
 from celery_redlock.locking.execution import Execution
 
 #: The header in which a task that was published again to wait says since when it has waited, how
@@ -20,7 +20,7 @@ WAIT = "redlock_wait"
 #: The attribute of a request whose call has come to the gate.
 _TRACED = "_traced_by_redlock"
 
-for _ours in (RECEIPT, SENT, WAIT):
+for _ours in (CONTENT_TYPE, RECEIPT, SENT, WAIT):
     # What its context does not know Celery takes for a header of the user's: ``before_start`` would
     # see it, and a retry from there would publish it again.
     setattr(Context, _ours, None)
@@ -42,18 +42,20 @@ class Call(NamedTuple):
     receipt: str
     wait: Mapping[str, Any]
     sent: Optional[Sent] = None
+    content_type: Optional[str] = None
 
     @classmethod
     def of(cls, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Call:
         request = task.request_stack.top
         is_traced = request is not None and not request.called_directly and _is_fresh(request)
         is_eager = bool(is_traced and request.is_eager)
-        receipt = wait = sent = None
+        receipt = wait = sent = content_type = None
         if is_traced:
             # Taken out of the request, or a retry would publish them again.
             receipt = _take_header(request, RECEIPT)
             wait = _take_header(request, WAIT)
             sent = _take_header(request, SENT)
+            content_type = _take_header(request, CONTENT_TYPE)
         return cls(
             task=task,
             args=args,
@@ -64,6 +66,7 @@ class Call(NamedTuple):
             receipt=receipt if receipt and not is_eager else secrets.token_hex(16),
             wait=wait if wait and isinstance(wait, Mapping) else {},
             sent=sent if isinstance(sent, Sent) and not is_eager else None,
+            content_type=content_type,
         )
 
     @property

@@ -20,6 +20,9 @@ from celery_redlock.locking.handover import Handed
 #: The attribute of a request with the secret of its receipt.
 RECEIPT = "redlock_token"
 
+#: The attribute of a request with the content type that its message came in.
+CONTENT_TYPE = "redlock_content_type"
+
 #: The attribute of a request with what its worker's parent has found out: a Sent.
 SENT = "redlock_sent"
 

@@ -18,7 +18,7 @@ from celery_redlock.exceptions import RedlockError
 from celery_redlock.integration import django
 from celery_redlock.integration.call import WAIT, Call
 from celery_redlock.integration.children import Children
-from celery_redlock.integration.handing import RECEIPT, SENT, Sent, token_of
+from celery_redlock.integration.handing import CONTENT_TYPE, RECEIPT, SENT, Sent, token_of
 from celery_redlock.integration.obtaining import release_kept
 from celery_redlock.integration.runtime import runtime_of
 from celery_redlock.locking import native
@@ -48,6 +48,7 @@ class LockedRequest(Request):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._request_dict.pop(SENT, None)
+        self._request_dict[CONTENT_TYPE] = self.message.content_type
         self.new_receipt()
 
     def new_receipt(self) -> str:

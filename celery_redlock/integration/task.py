@@ -130,7 +130,8 @@ class LockedTask(Task):  # type: ignore[misc]
         """As Celery's; refuses lock options, which belong to the task and not to one call."""
         if kwargs.get("unique", True) is None:  # "not unique, this time": no task is so far
             del kwargs["unique"]
-        binding.refuse_options(self.name, kwargs)
+        stamps = kwargs.get("stamped_headers") or ()  # a caller's own names
+        binding.refuse_options(self.name, [name for name in kwargs if name not in stamps])
         return super().apply_async(*args, **kwargs)
 
     def redlock_names(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tuple[str, ...]:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Dict, Mapping, Optional
 
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
+from kombu.serialization import registry
 
 from celery_redlock.core.policy import Decision, retry_countdown
 from celery_redlock.exceptions import LockConflict, LockUnavailable, RedlockError
@@ -101,6 +102,7 @@ def _publish_again(call: Call, refusal: Refusal) -> Any:
         retries=request.retries,
         headers={**(request.headers or {}), WAIT: waiting},
         **_shown(request),
+        **_written(call),
     )
     # Before it is published: how the next try ends must not be overwritten.
     _record_retry(call, refusal)
@@ -135,6 +137,18 @@ def _shown(request: Any) -> Dict[str, str]:
     """How the arguments are shown to others: a caller may have hidden some of them."""
     shown = {name: getattr(request, name, None) for name in ("argsrepr", "kwargsrepr")}
     return {name: text for name, text in shown.items() if text is not None}
+
+
+def _written(call: Call) -> Dict[str, str]:
+    """How its message was written: a caller may have chosen another serializer than the task's.
+
+    What this one could not write would not come back as the same arguments.
+    """
+    options = {
+        "serializer": registry.type_to_name.get(call.content_type),
+        "compression": vars(call.request).get("compression"),
+    }
+    return {name: text for name, text in options.items() if text}
 
 
 def _pause(call: Call, refusal: Refusal) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Dict, List, Optional
+from ast import literal_eval
+from typing import Any, Dict, List, Optional, Set
 
 from celery import chain, current_app, group
 from celery.worker.request import Request
+from kombu.serialization import register
 
 from celery_redlock import LockedTask, current_lock
 from tests.worker.app import pass_gate, task
@@ -112,6 +114,22 @@ def tell_request(self: Any, account: str, secret: str = "") -> Dict[str, Any]:
     request = self.request
     told = {name: getattr(request, name, None) for name in TOLD}
     return {**told, "priority": request.delivery_info["priority"], "mine": request.headers["mine"]}
+
+
+register(
+    "literal",
+    lambda value: repr(value).encode(),
+    lambda text: literal_eval(bytes(text).decode()),
+    "application/x-literal",
+    "binary",
+)
+
+
+@account_task(lock_on_conflict="retry")
+def take_a_set(self: Any, account: str, numbers: Set[int]) -> List[Any]:
+    """Of what JSON cannot write."""
+    with in_body(self, account):
+        return [type(numbers).__name__, sorted(numbers)]
 
 
 TOLD = ("id", "root_id", "shadow", "timelimit", "expires", "stamps", "stamped_headers")

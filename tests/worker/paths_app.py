@@ -10,3 +10,4 @@ from tests.worker.app import PREFIX, ShopSettings, make_app
 
 if PREFIX + "BROKER_URL" in os.environ:
     app = make_app(ShopSettings.from_environment(os.environ))
+    app.conf.accept_content = ["json", "literal"]

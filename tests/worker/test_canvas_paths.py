@@ -113,7 +113,7 @@ def test_an_errback_never_meets_its_task(shop: LockedShop, account: str) -> None
 def test_a_stamped_canvas_is_locked_as_any_other(shop: LockedShop, account: str) -> None:
     work = shop.task("work_or_skip")
     canvas = chain(work.si(account), work.si(account))
-    canvas.stamp(customer=secrets.token_hex(4))
+    canvas.stamp(customer=secrets.token_hex(4), unique_visit=1, lock_state="known")
     assert get(canvas.delay()) == "done"
     assert_ran_locked(shop, account, bodies=2)
 
@@ -145,6 +145,19 @@ def test_a_task_that_was_sent_again_to_wait_is_what_it_was(
     assert told == {**plain, **ids, "expires": told["expires"]}
     assert told["argsrepr"] == "('<hidden>',)"
     assert (told["expires"] is None) == (plain["expires"] is None)
+
+
+def test_a_task_that_was_sent_again_to_wait_is_written_as_its_caller_chose(
+    shop: LockedShop, worker: WorkerProcess, account: str
+) -> None:
+    with shop.locks.held(account):
+        result = shop.task("take_a_set").apply_async(
+            (account, {1, 2}), serializer="literal", compression="zlib"
+        )
+        worker.wait_for_output(f"retry, {resource_of(account)} is held by", SOON)
+    assert get(result) == ["set", [1, 2]]
+    assert f"could not send {result.id}" not in worker.output()
+    assert_ran_locked(shop, account)
 
 
 def test_a_task_that_cannot_be_sent_again_runs_where_it_is_when_its_lock_is_free(
