@@ -104,10 +104,15 @@ def _is_sound(record: Record) -> bool:
         all(text is None or isinstance(text, str) for text in texts)
         and isinstance(record.host, str)
         and isinstance(record.pid, int)
+        and abs(record.pid) < _PIDS
+        and isinstance(record.retries, int)
         and isinstance(record.since, (int, float))
         and abs(record.since) < _FOREVER
     )
 
+
+#: No process has a greater pid: a system call does not take one.
+_PIDS = 2**31
 
 #: Seconds. Also refuses what is no number, which JSON of Python's may say.
 _FOREVER = 1e12

@@ -27,7 +27,7 @@ from celery_redlock.core.ports import (
 )
 
 #: What reading an answer that is none of ours may raise.
-UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
 #: What is said of such an answer.
 STRANGE = "an answer that is none of ours"

@@ -7,7 +7,7 @@ million resources costs time and no memory, and stalls nobody.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 from redis.exceptions import ResponseError
 
@@ -20,6 +20,9 @@ from celery_redlock.store.scripts import command
 from celery_redlock.store.tombs import latest_forced
 
 _MODE_NAME = {"x": "exclusive", "s": "shared"}
+
+#: The scripts count in floating point: no time and no fence of theirs is greater.
+_GREATEST = 2**53
 
 
 def survey(
@@ -91,23 +94,23 @@ def view(
             holders.append(
                 HolderView(
                     token=field[2:],
-                    fence=int(fence),
+                    fence=_number(fence),
                     mode=_MODE_NAME[mode],
                     limit=int(limit),
                     state=STATE_NAME[state],
-                    remaining_ms=int(deadline) - now,
+                    remaining_ms=_number(deadline) - now,
                     record=record,
                 )
             )
     return ResourceView(
-        fence=int(fields.get("f", 0)),
+        fence=_number(fields.get("f", "0")),
         holders=tuple(sorted(holders, key=lambda holder: holder.fence)),
         waiters=tuple(
             _waiter(line[i], line[i + 1], records.get(line[i], "0|x|1|0||"), now)
             for i in range(0, len(line), 2)
         ),
         forced=latest_forced(
-            (int(expiry) - now, why)
+            (_number(expiry) - now, why)
             for expiry, _, why in (
                 value.partition("|") for field, value in fields.items() if field.startswith("x:")
             )
@@ -117,4 +120,11 @@ def view(
 
 def _waiter(token: bytes, seq: bytes, value: str, now: int) -> WaiterView:
     deadline, _mode, _limit, _grant, _inbox, record = value.split("|", 5)
-    return WaiterView(token.decode(), int(float(seq)), int(deadline) - now, record)
+    return WaiterView(token.decode(), _number(float(seq)), _number(deadline) - now, record)
+
+
+def _number(told: Union[str, float]) -> int:
+    number = int(told)
+    if abs(number) > _GREATEST:
+        raise ValueError("more than the scripts count to")
+    return number

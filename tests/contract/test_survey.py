@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Dict, List, Sequence, Tuple
 
 import pytest
@@ -14,6 +15,11 @@ from tests.contract.conftest import PREFIX, Backend
 from tests.contract.desk import Desk
 
 Part = Sequence[Tuple[str, ResourceView]]
+
+ENDLESS = {
+    "a deadline without end": f"{10**400}|1|x|1|c||",
+    "a fence without end": f"1|{10**400}|x|1|c||",
+}
 
 HARD_NAMES = ["a:b/c", "{tag}x", "}:h", "*", "[a]?", "\\", "ünï", "task(0123)", " "]
 
@@ -155,7 +161,17 @@ def test_entries_that_no_version_of_ours_wrote_are_passed_over(real: Backend) ->
         client.hset(f"{PREFIX}{{a bad fence}}:h", "f", "gibberish")
         client.hset(f"{PREFIX}{{a bad mode}}:h", "h:x", "1|1|q|1|c||")
         client.hset(f"{PREFIX}{{a bad tombstone}}:h", "x:x", "soon")
+        for name, holder in ENDLESS.items():
+            client.hset(f"{PREFIX}{{{name}}}:h", mapping={"f": "1", "h:x": holder})
+        for place in ("inf", "-inf", "1e300"):
+            client.zadd(f"{PREFIX}{{a place at {place}}}:q", {"x": float(place)})
         client.execute_command("HSET", PREFIX.encode() + b"{\xff}:h", "h:x", "1|1|x|1|c||")
+    assert list(seen(store)) == ["held"]
+
+
+def test_a_hold_of_as_many_as_a_number_can_say_is_seen(real: Backend) -> None:
+    store = real.open()
+    Desk(store, "held").granted("a", limit=sys.maxsize)
     assert list(seen(store)) == ["held"]
 
 
