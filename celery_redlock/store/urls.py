@@ -53,6 +53,8 @@ _OF_SEVERAL = {"sentinel": 26379, "redis+cluster": 6379, "rediss+cluster": 6379}
 
 _ANOTHER = re.compile(r"[;,]\s*[a-z+]+://")
 
+_QUERY_WITH_AT = re.compile(r"[?&]\w+=.*@", re.DOTALL)
+
 Make = Callable[[], AbstractConnection]
 Choice = Callable[[Any], Any]
 
@@ -258,6 +260,8 @@ def is_embedded(url: str) -> bool:
 def safe(url: str) -> str:
     """The URL without its password and its query, for people."""
     scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    if _QUERY_WITH_AT.search(rest):
+        return f"{scheme}{mark}…"  # of a password in the query, or before the host: nobody can tell
     # After the last @, wherever it is: a password may hold what would end a host.
     address = re.split("[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
     return f"{scheme}{mark}{address}"

@@ -239,6 +239,9 @@ def test_a_list_of_sentinels_or_of_nodes_is_no_list_of_servers(url: str) -> None
         ("sentinel://:S3CRET@a:1;sentinel://b:2?password=S3CRET", "sentinel://a:1;sentinel://b:2"),
         ("embedded://shop", "embedded://shop"),
         ("user:S3CRET@host", "host"),
+        ("redis://user:p@host/2?db=3&password=p@S3CRET", "redis://…"),
+        ("sentinel://a:1;sentinel://b:2?password=p@S3CRET", "sentinel://…"),
+        ("redis://:S3CRET?a=S3CRET@host/2", "redis://…"),
     ],
 )
 def test_a_url_for_people_has_no_password(url: str, shown: str) -> None:
