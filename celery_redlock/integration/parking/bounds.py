@@ -49,8 +49,10 @@ class Bounds:
     def send_back(self, parked: Parked, done: Callable[[bool], None]) -> bool:
         """Publish it again; whether that can be. ``done`` as of ``Republisher.republish``."""
         attempt = parked.call.attempt + 1
-        # Back in time for what ends its wait here.
-        pause = min(retry_countdown(attempt, random.random), parked.left)
+        # Back in time for what ends its wait here. Meanwhile it is a task with an ETA, which is not
+        # acknowledged either, and which nobody dates anew.
+        longest = min(parked.left, self._longest_here)
+        pause = min(retry_countdown(attempt, random.random), longest)
         headers = {WAIT: parked.wait(attempt)}
 
         def is_done(is_sent: bool) -> None:

@@ -114,6 +114,26 @@ def test_one_that_was_kept_too_long_goes_round_and_runs_once(
     assert ran(shop, account) == [result.id]
 
 
+def test_one_that_goes_round_is_back_before_the_broker_delivers_it_twice(
+    make_locked_shop: MakeLockedShop, account: str
+) -> None:
+    """Nobody dates anew what waits for its time to come: Celery keeps it, not the parking place."""
+    within = 6.0
+    # It looks at no other shop's messages.
+    keys = {name: f"{account}-{name}" for name in ("unacked_key", "unacked_index_key")}
+    options = {"visibility_timeout": within, "unacked_mutex_key": f"{account}-mutex", **keys}
+    shop = make_locked_shop(broker_transport_options=options)
+    worker = shop.worker(pool=PREFORK, concurrency=1)
+    often = {WAIT: {"since": time.time(), "attempt": 9, "places": {}}}  # 15 s at least, the next
+    with shop.locks.held(account):
+        result = shop.task("work").apply_async((account,), headers=often)
+        # It is kept for half of the visibility timeout.
+        assert eventually(lambda: worker.output().count(f"[{result.id}] received") == 2, SOON)
+        copied = time.monotonic()
+    assert result.get(timeout=SOON) == "done"
+    assert time.monotonic() - copied < within
+
+
 def test_nothing_is_lost_when_the_broker_takes_no_copy(
     make_locked_shop: MakeLockedShop, account: str
 ) -> None:
