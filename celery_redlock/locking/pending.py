@@ -308,7 +308,8 @@ class Pending:
             return
         if withdrawn is Cancelled:
             ended = Cancelled()
-        elif withdrawn is StoodBack:
+        elif withdrawn is StoodBack and isinstance(ended, Exception):
+            # What it was told otherwise is the end of its wait, and has been reported.
             ended = StoodBack(tuple(hold.seq for hold in self.holds))
         self._phase = Phase.DONE
         self._desk.closed(self)

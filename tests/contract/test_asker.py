@@ -124,6 +124,22 @@ def test_who_stands_back_passes_the_lock_on_and_finds_its_place_again(owner: Own
     assert later not in owner.ended
 
 
+def test_who_has_given_up_when_it_is_to_stand_back_gives_up_once(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit = owner.manager.emit
+
+    def say(event: events.Event) -> None:
+        emit(event)
+        if isinstance(event, events.TimedOut):
+            pending.stand_back()
+
+    monkeypatch.setattr(owner.manager, "emit", say)
+    owner.held("a")
+    pending = owner.in_line("a", patience=Patience(until=time.monotonic() + 0.2))
+    assert isinstance(owner.end_of(pending), GaveUp)
+
+
 def test_a_woken_one_that_is_cancelled_passes_the_lock_on(owner: Owner) -> None:
     first = owner.held("a")
     second = owner.in_line("a")
