@@ -86,13 +86,16 @@ class Republisher:
     ) -> bool:
         """Send it once more, to be received after ``delay`` seconds with these headers as well.
 
-        Whether it can be: not without its queue, nor in Celery's first message protocol. Then
-        ``done`` is called in the loop, with True when the original is settled and forgotten, and
-        with False when it must stay kept: the broker did not take the copy.
+        Whether it can be: not without its queue, nor in Celery's first message protocol, nor what
+        was broadcast over Redis, where nobody takes anything out of such a queue. Then ``done`` is
+        called in the loop, with True when the original is settled and forgotten, and with False
+        when it must stay kept: the broker did not take the copy.
         """
         message = kept.request.message
         queue = kept.queue or _queue_by_route(self._consumer, message)
         if queue is None or "id" not in message.headers:
+            return False
+        if queue in getattr(message.channel, "_fanout_queues", ()):
             return False
 
         def settle(is_published: bool) -> None:

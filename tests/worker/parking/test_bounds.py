@@ -134,6 +134,26 @@ def test_one_that_goes_round_is_back_before_the_broker_delivers_it_twice(
     assert time.monotonic() - copied < within
 
 
+def test_what_was_broadcast_over_redis_stays_and_is_not_lost(
+    make_locked_shop: MakeLockedShop, account: str
+) -> None:
+    """Nobody pops from the queue of a fanout exchange there: its messages are pushed to whoever
+    listens.
+    """
+    names = [f"{account}-queue", f"{account}-news"]
+    kinds = [{"exchange": name} for name in names]
+    queues = {names[0]: kinds[0], names[1]: {**kinds[1], "exchange_type": "fanout"}}
+    of_queues = {"task_default_queue": names[0], "task_queues": queues}
+    shop = make_locked_shop(redlock_max_parked=1, **of_queues)
+    shop.worker(pool=PREFORK, concurrency=1)
+    with shop.locks.held(account):
+        results = in_line(shop, account, 1)
+        results.append(shop.task("work").apply_async((account,), queue=names[1]))
+        assert shop.locks.wait_for_line(account, 2) == [each.id for each in results]
+    assert [each.get(timeout=SOON) for each in results] == ["done"] * 2
+    assert ran(shop, account) == [each.id for each in results]
+
+
 def test_nothing_is_lost_when_the_broker_takes_no_copy(
     make_locked_shop: MakeLockedShop, account: str
 ) -> None:
