@@ -148,6 +148,10 @@ class Asker:
     def see(self, resource: str) -> ResourceView:
         return self._store.inspect(resource)
 
+    def stands_still(self) -> None:
+        for pending in list(self._pendings):
+            pending.stand_back_by_itself()
+
     def closed(self, pending: Pending) -> None:
         self._pendings.discard(pending)
 

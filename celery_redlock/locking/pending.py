@@ -21,6 +21,10 @@ from celery_redlock.locking.steps import Bury, Look, Pause, Ready, Send, Stand, 
 
 Ended = Union[Outcome, StoodBack, Cancelled, Exception]
 
+#: Seconds, or half of them, in which the owner of a woken one says whether there is a slot. Who has
+#: not by then stands still himself, and would keep the lock from all others for as long.
+_ANSWERS_WITHIN = 1.5
+
 
 class Listener(Protocol):
     """Told in the asker's thread, which waits meanwhile: must be quick, and raise nothing."""
@@ -30,7 +34,8 @@ class Listener(Protocol):
 
     def woken(self, pending: Pending) -> None:
         """Granted by a release, or it has to ask again. Soon ``take``, and if that gives nothing
-        ``go_on``; or else ``stand_back``."""
+        ``go_on``; or else ``stand_back``. Without any of them it stands back by itself, and with it
+        all who wait for the same owner."""
 
     def done(self, pending: Pending, ended: Ended) -> None:
         """Told once, and the last that is told. An exception is NoAnswer or LockLost."""
@@ -58,6 +63,9 @@ class Desk(Protocol):
 
     def look_in(self, pending: Pending, step: Step, seconds: float) -> None:
         """Call ``look(step)`` of it after so many seconds."""
+
+    def stands_still(self) -> None:
+        """The owner of one that was woken stands still: have all who need a slot stand back."""
 
     def closed(self, pending: Pending) -> None:
         """It has ended."""
@@ -202,8 +210,18 @@ class Pending:
                 self.answered(None)
 
     def look(self, step: Step) -> None:
-        if step is self._step and self._phase in (Phase.IN_LINE, Phase.PAUSING):
+        if step is not self._step:
+            return
+        if self._phase in (Phase.IN_LINE, Phase.PAUSING):
             self.answered(False)
+        elif self._phase in (Phase.WOKEN, Phase.GRANTED):
+            self._desk.stands_still()
+
+    def stand_back_by_itself(self) -> None:
+        """Its owner stands still. Nothing unless it needs a slot."""
+        waits = self._phase in (Phase.IN_LINE, Phase.WOKEN, Phase.GRANTED)
+        if waits and self.withdraws(StoodBack):
+            self.withdraw()
 
     def withdraw(self) -> None:
         if self._phase not in (Phase.PARTING, Phase.DONE):
@@ -240,10 +258,14 @@ class Pending:
         elif isinstance(step, Stand):
             self._stand(step)
         elif isinstance(step, Ready):
-            self._phase = Phase.WOKEN
-            self._tell(self._listener.woken)
+            self._wake(Phase.WOKEN, step)
         else:
             self._part(step.holds, partial(self.answered, None))
+
+    def _wake(self, phase: Phase, step: Ready) -> None:
+        self._phase, self._step = phase, step
+        self._desk.look_in(self, step, _ANSWERS_WITHIN)
+        self._tell(self._listener.woken)
 
     def _see(self, step: Look) -> None:
         try:
@@ -297,8 +319,8 @@ class Pending:
 
     def _end(self, ended: Ended) -> None:
         if isinstance(ended, Held) and self._needs_slot:
-            self._phase, self._granted = Phase.GRANTED, ended
-            self._tell(self._listener.woken)
+            self._granted = ended
+            self._wake(Phase.GRANTED, Ready(self.holds[-1]))
             return
         with self._mutex:
             self._settled = self._withdrawn is None or not isinstance(ended, Held)

@@ -124,6 +124,22 @@ def test_who_stands_back_passes_the_lock_on_and_finds_its_place_again(owner: Own
     assert later not in owner.ended
 
 
+def test_whose_owner_stands_still_is_not_in_the_way(owner: Owner, store: Store) -> None:
+    """All that it has in line leaves, in one step, and is told its places when it goes on."""
+    first = owner.held("a")
+    owner.no_slot = True
+    still = [owner.in_line("a") for _ in range(10)]
+    other = Owner(store)
+    lively = other.in_line("a")
+    began = time.monotonic()
+    owner.release(first)
+    assert isinstance(other.end_of(lively), Held)
+    assert time.monotonic() - began < 5.0
+    ended = [owner.end_of(pending) for pending in still]
+    assert ended == [StoodBack((pending.holds[0].seq,)) for pending in still]
+    other.go_home()
+
+
 def test_who_has_given_up_when_it_is_to_stand_back_gives_up_once(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,26 @@ def ran(shop: LockedShop, account: str) -> List[Any]:
     return [body.task_id for body in shop.bodies_of(account)]
 
 
+def test_a_soft_shutdown_keeps_no_lock_from_others(
+    make_locked_shop: MakeLockedShop, account: str
+) -> None:
+    """Celery sleeps in its signal's handler for as long as its bodies may take."""
+    if VERSION < (5, 5):
+        pytest.skip("soft shutdown is of Celery 5.5")
+    shop = make_locked_shop(worker_soft_shutdown_timeout=60)
+    worker = shop.worker(pool=PREFORK, concurrency=2)
+    running = f"{account}-running"
+    shop.send("work", running, shop.gate().path)
+    shop.bodies.wait_for(count_started=1, resource=resource_of(running), timeout=SOON)
+    with shop.locks.held(account):
+        in_line(shop, account, 5)
+        worker.send(signal.SIGQUIT)
+        worker.wait_for_output("Initiating Soft Shutdown", SOON)
+    assert eventually(lambda: not shop.locks.waiting_tasks(account), SOON)
+    assert shop.locks.is_free(account)
+    assert ran(shop, account) == []
+
+
 @pytest.mark.parametrize(
     ("how", "broker"),
     [
