@@ -11,6 +11,7 @@ wait. What waits is the asker's thread; users' own code has a thread of its own.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from itertools import islice
 from typing import Any, DefaultDict, List
 
 from celery_redlock.integration.parking.aside import Aside
@@ -28,6 +29,10 @@ from celery_redlock.locking.asker import Asker, Pending
 
 #: Seconds between two looks at who was revoked or has expired.
 _LOOK = 0.5
+
+#: Of those so many are settled at a time: each costs a call of the result backend, for which the
+#: worker's loop waits.
+_SETTLED = 20
 
 #: Seconds in which those that waited leave their lines when the worker ends.
 _LEAVE_WITHIN = 1.0
@@ -82,8 +87,10 @@ class Place:
     def _look(self) -> None:
         """See to those that were revoked or have expired while they waited."""
         self._looks = self._loop.later(_LOOK, self._look)
-        for parked in self.parked:
-            self._passage.is_over(parked)
+        over = (parked for parked in self.parked if self._passage.is_over(parked))
+        if len(list(islice(over, _SETTLED))) == _SETTLED:
+            self._looks.cancel()
+            self._looks = self._loop.later(0.0, self._look)
         self._passage.look_at_sent()
         # If there are too many, the last to come goes first: the others are granted before.
         for parked in reversed(self._residents.in_line):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import datetime, timedelta, timezone
 from typing import Any, List, NamedTuple
 
 import pytest
@@ -88,6 +89,24 @@ def test_timers_are_in_time_while_many_are_parked_and_the_lock_server_hangs(
     assert max(after.busy) <= LATE + max(before.busy), told
     # Waiting is no computing: were it for the server, it would be for all of the time.
     assert meanwhile.stood_still <= 2 * before.stood_still + NOISE * seconds, told
+
+
+def test_timers_are_in_time_while_hundreds_expire_at_once(
+    make_locked_shop: MakeLockedShop, account: str
+) -> None:
+    """Celery records of each of them that it is revoked, and waits for the result backend."""
+    count, expires = 400, datetime.now(timezone.utc) + timedelta(seconds=10.0)
+    shop = make_locked_shop(**PARKED)
+    worker = shop.worker(app="tests.worker.parking.ticking", pool=PREFORK, concurrency=2)
+    with shop.locks.held(account):
+        work = shop.task("work")
+        results = [work.apply_async((account,), expires=expires) for _ in range(count)]
+        assert eventually(lambda: in_line(shop, [account]) == count, SOON)
+        Ticks.of(shop, worker)
+        assert eventually(lambda: in_line(shop, [account]) == 0, SOON)
+        meanwhile = Ticks.of(shop, worker)
+        assert eventually(lambda: {each.state for each in results} == {"REVOKED"}, SOON)
+    assert max(meanwhile.busy) <= LATE, str(meanwhile)
 
 
 def in_line(shop: LockedShop, accounts: List[str]) -> int:
