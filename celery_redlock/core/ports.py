@@ -144,7 +144,8 @@ class Queued(NamedTuple):
     """In line: ``rank`` 0 is the head; in ``next_ms`` the earliest lease of a holder ends.
 
     ``holders`` are all live ones, the longest first, for the head; for the others the longest, and
-    in the answer to a heartbeat none. ``at_ms`` is the server's time of the answer, 0 if not told.
+    in the answers to heartbeats only for the first that a call names of each resource. ``at_ms`` is
+    the server's time of the answer, 0 if not told.
     """
 
     seq: int

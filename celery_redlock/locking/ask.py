@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Dict, Generator, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Generator, Optional, Sequence, Tuple
 
 from celery_redlock.core import events, timing
 from celery_redlock.core.lifecycle import LIVING, Move
@@ -26,6 +26,7 @@ from celery_redlock.core.ports import (
     Queued,
     ResourceView,
     Seen,
+    WaiterView,
 )
 from celery_redlock.core.record import Record
 from celery_redlock.core.timing import LATE_MS
@@ -55,6 +56,9 @@ _AWAY = (0.1, 1.0)
 #: Seconds between two looks around of who stands in line: the head looks whether a holder of its
 #: host is dead, whose place is to be taken within a second.
 _LOOK_AROUND = 0.75
+
+#: So many waiters are buried in one call: more would stall the server's other clients.
+_AT_ONCE = 100
 
 #: Seconds after which a retry looks for the first time whether its hold was kept meanwhile.
 _LOOK_FOR_KEPT = 0.02
@@ -92,6 +96,8 @@ class Ask:
         #: When the request was sent whose answer came last.
         self._asked_at = self._began
         self._buried: Tuple[str, ...] = ()
+        #: Tokens of holders that were dead when it looked around last.
+        self._seen_dead: FrozenSet[str] = frozenset()
         #: Tokens of bodies that are over, whose release did not come through, by resource.
         self._left_behind: Dict[str, Tuple[str, ...]] = {}
         if polls and len(holds) == 1:
@@ -210,17 +216,43 @@ class Ask:
         dead = [seen for seen in holders if self._is_dead(seen)]
         for seen in dead:
             tokens, lease_ms = (seen.token,), hold.terms.lease_ms
-            yield Bury(Leave(hold.resource, tokens, LATE_MS, "dead", lease_ms=lease_ms))
+            left = yield Bury(Leave(hold.resource, tokens, LATE_MS, "dead", lease_ms=lease_ms))
             self._buried += (seen.token,)
-            late = longest((seen,))
-            self._manager.emit(events.Reclaimed(hold.resource, hold.record, late))
+            if left.what == "holder":
+                late = longest((seen,))
+                self._manager.emit(events.Reclaimed(hold.resource, hold.record, late))
         return bool(dead)
+
+    def _bury_waiters(
+        self, hold: Hold, waiters: Sequence[WaiterView]
+    ) -> Generator[Step, Any, None]:
+        """Who is dead is not to be granted it next."""
+        others = [waiter for waiter in waiters if waiter.token != hold.token]
+        dead = [waiter.token for waiter in others if self._is_of_dead(waiter.record)]
+        for start in range(0, len(dead), _AT_ONCE):
+            tokens, lease_ms = tuple(dead[start : start + _AT_ONCE]), hold.terms.lease_ms
+            yield Bury(Leave(hold.resource, tokens, LATE_MS, "dead", lease_ms=lease_ms))
 
     def _is_dead(self, seen: Seen) -> bool:
         # What is kept over a retry belongs to no process.
-        record = Record.decode(seen.record) if seen.state != "kept" else None
-        is_left = seen.token in self._buried
-        return record is not None and not is_left and self._manager.proof(record)
+        is_anybodys = seen.state != "kept" and seen.token not in self._buried
+        return is_anybodys and self._is_of_dead(seen.record)
+
+    def _is_of_dead(self, record: str) -> bool:
+        owner = Record.decode(record)
+        return owner is not None and self._manager.proof(owner)
+
+    def _sees_dead(self, hold: Hold) -> bool:
+        """Whether a holder is dead whom it is to bury, as far as it knows.
+
+        The head of the line does so at once. Another does if it sees him dead once more: the head
+        is dead as well, then.
+        """
+        if hold.rank > 0 and not hold.is_lookout:
+            return False
+        seen_before = self._seen_dead
+        self._seen_dead = frozenset(seen.token for seen in hold.holders if self._is_dead(seen))
+        return bool(self._seen_dead if hold.rank == 0 else self._seen_dead & seen_before)
 
     # --- waiting
 
@@ -284,10 +316,12 @@ class Ask:
         if hold.silence is not None and not patience.rides_out:
             raise hold.silence
         try:
-            if hold.rank == 0 and any(map(self._is_dead, hold.holders)):
-                # As far as it knows: the hold may be kept over a retry by now, or another's.
+            if self._sees_dead(hold):
+                # The hold may be kept over a retry by now, or another's.
                 view: ResourceView = yield Look(hold.resource)
-                yield from self._bury_dead(hold, [holder.seen for holder in view.holders])
+                hold.holders = tuple(each.seen for each in view.holders if each.remaining_ms > 0)
+                yield from self._bury_waiters(hold, view.waiters)
+                yield from self._bury_dead(hold, hold.holders)
         except NoAnswer:
             if not patience.rides_out:
                 raise

@@ -42,6 +42,7 @@ class Hold:
         "held_since",
         "holders",
         "is_let_go",
+        "is_lookout",
         "kept",
         "max_hold",
         "own_copies",
@@ -101,6 +102,8 @@ class Hold:
         self.is_let_go = False
         self.seq = 0
         self.rank = 0
+        #: It looks whether the holder is dead, though it is not the head: that may be dead too.
+        self.is_lookout = False
         #: Seconds for which a release grants it while it stands in line.
         self.granted_for = timing.grant_ttl(self.lease)
         self.holders: Tuple[Seen, ...] = ()

@@ -342,6 +342,7 @@ class Watchdog:
             hold.silence = answer if isinstance(answer, NoAnswer) else None
             if isinstance(answer, Queued):
                 hold.place(answer, now)
+                hold.is_lookout = bool(answer.holders)
                 self._plan_beat(hold, answer, now)
             elif isinstance(answer, NoAnswer):
                 hold.due = now + timing.retry_renewal_after(hold.lease)

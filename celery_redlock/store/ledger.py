@@ -94,7 +94,8 @@ class Ledger:
         self._settle(ask.lease_ms, now)
         return ports.Extended()
 
-    def heartbeat(self, ask: ports.Beat, now: int) -> ports.BeatAnswer:
+    def heartbeat(self, ask: ports.Beat, now: int, *, is_first: bool) -> ports.BeatAnswer:
+        """``is_first``: of the beats of this call it is the first for this resource."""
         self._begin(now)
         waiter = self._waiters.get(ask.token)
         if waiter:
@@ -106,7 +107,7 @@ class Ledger:
             return ports.Confirm()
         if ask.token in self._waiters:
             place = self._place(ask.token, now)
-            return place._replace(holders=()) if place.rank else place
+            return place if is_first or not place.rank else place._replace(holders=())
         tomb = self.tombs.get(ask.token)
         return Closed(tomb.why) if tomb else ports.Unknown()
 

@@ -73,7 +73,8 @@ class MemoryStore:
         self._renew(request)
 
     def heartbeat(self, requests: Sequence[ports.Beat]) -> Sequence[ports.BeatAnswer]:
-        return [self._heartbeat(request) for request in requests]
+        firsts = {request.resource: request for request in reversed(requests)}
+        return [self._heartbeat(each, is_first=firsts[each.resource] is each) for each in requests]
 
     def reestablish(self, request: ports.Reestablish) -> ports.ReestablishAnswer:
         return self._run(request.resource, lambda ledger, now: ledger.reestablish(request, now))
@@ -101,8 +102,11 @@ class MemoryStore:
     def _renew(self, request: ports.Renew) -> ports.RenewAnswer:
         return self._run(request.resource, lambda ledger, now: ledger.renew(request, now))
 
-    def _heartbeat(self, request: ports.Beat) -> ports.BeatAnswer:
-        return self._run(request.resource, lambda ledger, now: ledger.heartbeat(request, now))
+    def _heartbeat(self, request: ports.Beat, *, is_first: bool) -> ports.BeatAnswer:
+        return self._run(
+            request.resource,
+            lambda ledger, now: ledger.heartbeat(request, now, is_first=is_first),
+        )
 
     def _acquire_all(
         self, requests: Sequence[ports.Acquire], now: int

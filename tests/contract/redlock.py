@@ -97,6 +97,7 @@ _LACKS: Dict[str, str] = {
     "test_asking_again_keeps_the_place": _LINE,
     "test_a_place_in_line_names_the_longest_holder_and_at_the_head_all": _LIMIT,
     "test_a_release_grants_the_head_before_anybody_asks": _LINE,
+    "test_a_heartbeat_names_the_longest_holder_to_the_first_that_it_is_for": _LIMIT,
     "test_nobody_passes_the_line": _LINE,
     "test_a_rejoin_takes_its_old_place": _LINE,
     "test_a_newcomer_stands_behind_one_whose_place_is_from_a_clock_ahead": _LINE,

@@ -7,6 +7,7 @@ from typing import Iterator, List
 import pytest
 
 from celery_redlock.core.ports import (
+    Beat,
     Busy,
     Closed,
     Confirm,
@@ -176,6 +177,22 @@ def test_a_heartbeat_tells_the_place(desk: Desk) -> None:
         assert isinstance(beat, Queued)
         assert (beat.seq, beat.rank) == (place.seq, place.rank)
         assert 0 < beat.next_ms <= LONG
+
+
+def test_a_heartbeat_names_the_longest_holder_to_the_first_that_it_is_for(store: Store) -> None:
+    desks = Desk(store, "one"), Desk(store, "other")
+    for desk in desks:
+        desk.granted("a", limit=2)
+        desk.granted("b", limit=2)
+        for token in ("head", "c", "d"):
+            desk.queued(token, limit=2)
+    beats = [Beat(desk.resource, token, LONG) for desk in desks for token in ("c", "head", "d")]
+    answers = store.heartbeat(beats)
+    told = [[seen.token for seen in getattr(answer, "holders", ())] for answer in answers]
+    # Of a cluster each may be asked about by itself.
+    lasts = [told.pop(5), told.pop(2)]
+    assert told == 2 * [["a"], ["a", "b"]]
+    assert all(last in ([], ["a"]) for last in lasts)
 
 
 def test_a_heartbeat_never_adds_a_waiter(desk: Desk) -> None:

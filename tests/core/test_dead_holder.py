@@ -1,4 +1,5 @@
 """Who stands first in line takes the place of a holder that has died, within a second of its death.
+Where the first in line has died as well, another does.
 
 By a fake clock: the worst moment to die is right after a look.
 """
@@ -124,6 +125,70 @@ def test_so_is_who_has_just_become_the_first_behind_another_process(hundredths: 
         clock.now += 0.01
     assert behind.woken_at, "it was never woken"
     assert died_at < behind.woken_at[0] < died_at + 1.0
+
+
+def behind_the_dead(holds: bool, hundredths: int) -> float:
+    """Seconds for which who is behind three waiters of one process waits after its death, which
+    holds it as well or is granted it just then."""
+    clock = Clock()
+    dead: Set[int] = set()
+    server = MemoryStore(clock_ms=clock.server_ms)
+    living, doomed, behind = (Waiter(clock, server, dead) for _ in range(3))
+    held = hold_of(WAITER if holds else HOLDER)
+    living.manager.acquire(held)
+    for _ in range(3):
+        doomed.asker.ask([hold_of(WAITER)], Patience(), doomed)
+    doomed.turn()
+    behind.asker.ask([hold_of(NEXT)], Patience(), behind)
+    for _ in range(600 + hundredths):
+        doomed.turn()
+        behind.turn()
+        clock.now += 0.01
+    assert not behind.woken_at
+    dead.add(WAITER)
+    died_at = clock.now
+    if not holds:
+        living.manager.release(held)
+    while not behind.woken_at and clock.now < died_at + 20.0:
+        behind.turn()
+        clock.now += 0.01
+    assert behind.woken_at, "it was never woken"
+    assert len(server.inspect("r").holders) == 1
+    return behind.woken_at[0] - died_at
+
+
+@pytest.mark.parametrize("hundredths", range(0, 500, 25))
+def test_another_does_where_the_first_in_line_has_died_with_the_holder(hundredths: int) -> None:
+    assert behind_the_dead(holds=True, hundredths=hundredths) < 2 * WITHIN
+
+
+@pytest.mark.parametrize("hundredths", range(0, 500, 25))
+def test_or_is_granted_it_when_it_is_dead(hundredths: int) -> None:
+    """Then it is seen in the next heartbeat's answer."""
+    assert behind_the_dead(holds=False, hundredths=hundredths) < 5.0 + 2 * WITHIN
+
+
+def test_who_is_not_first_in_line_leaves_it_to_the_first() -> None:
+    clock = Clock()
+    dead: Set[int] = set()
+    server = MemoryStore(clock_ms=clock.server_ms)
+    holder, first, second = (Waiter(clock, server, dead) for _ in range(3))
+    holder.manager.acquire(hold_of(HOLDER))
+    looks: List[str] = []
+    second.asker.see = lambda name: looks.append(name) or server.inspect(name)  # type: ignore
+    for waiter in (first, second):
+        waiter.asker.ask([hold_of(WAITER)], Patience(), waiter)
+        waiter.turn()
+    for _ in range(600):
+        first.turn()
+        second.turn()
+        clock.now += 0.01
+    dead.add(HOLDER)
+    while not first.woken_at:
+        first.turn()
+        second.turn()
+        clock.now += 0.01
+    assert looks == []
 
 
 def test_who_waits_in_place_looks() -> None:

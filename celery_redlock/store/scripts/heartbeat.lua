@@ -4,7 +4,8 @@
 -- ARGV  1 waiter ms  2 grace: server ms, or 0  3 keep ms, then per resource: count, tokens...
 -- Returns per token: {1} granted, confirm it        {0, seq, rank, next ms, now ms, holders...} in line
 --                    {2} unknown, join again        {-1, why} this token is dead
---                    At the head all holders are told: token, fence, state, record.
+--                    Told at the head are all holders: token, fence, state, record; and to the
+--                    first token of each resource the longest.
 --@include resource.lua
 local waiter_ms, reply, at = tonumber(ARGV[1]), {}, 4
 grace, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -26,8 +27,9 @@ for i = 1, #KEYS, 3 do
       reply[#reply + 1] = {1}
     elseif rank then
       local place = {0, tonumber(call('ZSCORE', Q, token)), rank, next_ms(), now}
-      -- The head may have to prove that one of them is dead.
-      reply[#reply + 1] = rank == 0 and tell_holders(place, 1000) or place
+      -- The head may have to prove that one of them is dead; another, if the head is dead as well.
+      if rank == 0 or j == first then tell_holders(place, rank == 0 and 1000 or 1) end
+      reply[#reply + 1] = place
     elseif tombs[token] then
       reply[#reply + 1] = {-1, tombs[token]}
     else
