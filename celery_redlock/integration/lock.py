@@ -124,6 +124,7 @@ class Lock:
         claims = getattr(self, "_claims", None)
         owned = claims and claims.now
         if isinstance(owned, Owned) and owned.body is None and not owned.is_reentered:
+            owned.is_forgotten = True
             owned.hold.renew = False
 
     # --- while it is held

@@ -133,9 +133,12 @@ CurrentLock = Union[HeldLock, NoLock]
 
 
 class Owned:
-    """What a ``Lock`` holds. ``body`` is the body that it was acquired in, None outside of any."""
+    """What a ``Lock`` holds. ``body`` is the body that it was acquired in, None outside of any.
 
-    __slots__ = ("app", "body", "hold", "is_reentered", "manager", "thread")
+    ``is_forgotten``: its Lock is no more, and nobody can release it.
+    """
+
+    __slots__ = ("app", "body", "hold", "is_forgotten", "is_reentered", "manager", "thread")
 
     def __init__(
         self,
@@ -149,6 +152,7 @@ class Owned:
         self.app = app
         self.manager = manager
         self.hold = hold
+        self.is_forgotten = False
         self.is_reentered = is_reentered
         self.body = body
         self.thread = this_thread()
@@ -174,7 +178,7 @@ class Scope(NamedTuple):
             # Another thread may run beside the one that holds it. Another app's resource of that
             # name is another resource: on its server, its prefix.
             is_ours = thread == this_thread() and of_app is app
-            if is_ours and hold.resource == resource and hold.state in LIVING:
+            if is_ours and hold.resource == resource and _is_around(hold):
                 _refuse_more(hold, terms)
                 return hold
         return None
@@ -183,13 +187,13 @@ class Scope(NamedTuple):
         """A resource that is held here, and by whom: who waits meanwhile waits no longer than
         allowed, since its holder may be waiting for this one."""
         for _thread, _app, hold in self._holds():
-            if hold.state in LIVING:
+            if _is_around(hold):
                 return hold.resource, hold.record.holder
         return None
 
     def _holds(self) -> Iterator[Tuple[int, Any, Hold]]:
         """With their threads and apps, the innermost body's first."""
-        for owned in reversed(self.locks):
+        for owned in reversed(_living(self.locks)):
             yield owned.thread, owned.app, owned.hold
         body = self.body
         while body is not None:
@@ -314,7 +318,13 @@ def disown(owned: Owned) -> None:
 
 def _living(locks: Tuple[Owned, ...]) -> Tuple[Owned, ...]:
     # What was released in another context has stayed in this one.
-    return tuple(owned for owned in locks if owned.hold.state in LIVING)
+    return tuple(owned for owned in locks if owned.hold.state in LIVING and not owned.is_forgotten)
+
+
+def _is_around(hold: Hold) -> bool:
+    """Whether code can be in it. One that nobody renews is over with its time: a rival may have it
+    by now, and nobody would hear of that."""
+    return hold.state in LIVING and (hold.renew or time.monotonic() < hold.trusted_until)
 
 
 def current_lock() -> CurrentLock:

@@ -35,6 +35,7 @@ from celery_redlock import (
 )
 from celery_redlock.core.ports import Leave
 from celery_redlock.integration.runtime import runtime_of
+from celery_redlock.locking import execution as executions
 from celery_redlock.locking import native
 from celery_redlock.locking.manager import Manager
 from examples.demo.bodylog import BodyLog
@@ -579,6 +580,37 @@ def test_what_was_released_elsewhere_is_not_reentered(app: Celery, rival: Lock, 
     Context().run(lock.release)
     with rival:
         assert not Lock(name, app=app).acquire(blocking=False)
+
+
+def test_one_that_is_over_is_not_reentered(app: Celery, rival: Lock, name: str) -> None:
+    lock = Lock(name, app=app, ttl=1, renew=False)
+    lock.acquire()
+    assert elsewhere(lambda: rival.acquire(blocking_timeout=SOON))
+    assert not Lock(name, app=app).acquire(blocking=False), "two hold it"
+    assert not lock.is_held
+    rival.release()
+
+
+def test_one_that_is_forgotten_is_not_reentered(app: Celery, rival: Lock, name: str) -> None:
+    Lock(name, app=app, ttl=2).acquire()
+    gc.collect()
+    lock = Lock(name, app=app, ttl=2)
+    assert not lock.acquire(blocking=False), "nobody renews what it would be in"
+    assert lock.acquire(blocking_timeout=SOON)
+    assert executions.here().locks == (lock._claims.now,)
+    lock.release()
+
+
+def test_a_wait_after_one_that_is_over_is_not_bounded(
+    make_app: MakeApp, rival: Lock, name: str
+) -> None:
+    app = make_app(redlock_nested_wait_timeout=0.2)
+    kept = Lock(f"{name}-mine", app=app, ttl=1, renew=False)
+    kept.acquire()
+    assert eventually(lambda: not kept.is_held)
+    elsewhere(rival.acquire)
+    threading.Timer(1.0, rival.release).start()
+    assert Lock(name, app=app).acquire()
 
 
 def test_a_wait_inside_a_hold_is_bounded_and_names_both(
