@@ -48,8 +48,10 @@ def duration(least: float = 0, most: float = LONGEST, *, above: bool = False) ->
         return seconds(value)
 
     lower = f"of more than {least:g}" if above else f"of at least {least:g}"
-    bounds = lower if most == LONGEST else f"from {least:g} to {most:g}"
-    return Kind(f"a duration {bounds} seconds", read, "write a number of seconds or a timedelta")
+    bounds = f"from {least:g} to {most:g} seconds"
+    if most == LONGEST:
+        bounds = f"{lower} seconds, and ten years at most"
+    return Kind(f"a duration {bounds}", read, "write a number of seconds or a timedelta")
 
 
 def seconds(value: Union[int, float, timedelta]) -> float:

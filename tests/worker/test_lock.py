@@ -725,3 +725,9 @@ def test_what_a_timeout_cannot_be_is_told(lock: Lock, timeout: Any) -> None:
         lock.acquire(blocking_timeout=timeout)
     with lock, pytest.raises(ConfigurationError, match="additional_time"):
         lock.extend(timeout)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e9])
+def test_a_timeout_that_is_too_long_is_told_its_bound(lock: Lock, timeout: float) -> None:
+    with pytest.raises(ConfigurationError, match="ten years at most"):
+        lock.acquire(blocking_timeout=timeout)
