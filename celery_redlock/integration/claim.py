@@ -5,12 +5,12 @@ Where locking is disabled a claim is a NoLock.
 
 from __future__ import annotations
 
-from typing import FrozenSet, NoReturn, Optional, Union
+from typing import Any, Dict, FrozenSet, NoReturn, Optional, Union
 
 from celery_redlock.core.lifecycle import LIVING, State
 from celery_redlock.exceptions import LockError, LockLost, LockNotOwned
 from celery_redlock.locking import execution as executions
-from celery_redlock.locking import native
+from celery_redlock.locking import native, process
 from celery_redlock.locking.execution import NoLock, Owned
 from celery_redlock.locking.hold import Hold
 
@@ -31,12 +31,12 @@ class Claims:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._mutex = native.mutex()
+        self._mutexes: Dict[int, Any] = {}
         self.now: Optional[Claim] = None
 
     def take(self, claim: Claim) -> None:
         """Make the claim; LockError if there is one."""
-        with self._mutex:
+        with self._mutex():
             if self.now is not None and _is(self.now, _IN_THE_WAY):
                 raise LockError(
                     f"{self._name}: this instance holds it already, or waits for it; release it "
@@ -46,7 +46,7 @@ class Claims:
 
     def drop(self, claim: Claim) -> bool:
         """Whether it was there: of two threads that release, one does."""
-        with self._mutex:
+        with self._mutex():
             if self.now is not claim:
                 return False
             self.now = None
@@ -58,6 +58,11 @@ class Claims:
         if claim is None or (isinstance(claim, Owned) and _is(claim, _NOT_YET_OR_NOT_OURS)):
             raise self.unheld(what)
         return claim
+
+    def _mutex(self) -> Any:
+        """That of this life of the process: a thread may have had the parent's at the fork."""
+        life = process.life()
+        return self._mutexes.get(life) or self._mutexes.setdefault(life, native.mutex())
 
     def unheld(self, what: str) -> LockError:
         return LockError(f"{self._name} cannot be {what}: this instance does not hold it")

@@ -37,6 +37,7 @@ from celery_redlock.core.ports import Leave
 from celery_redlock.integration.runtime import runtime_of
 from celery_redlock.locking import execution as executions
 from celery_redlock.locking import native
+from celery_redlock.locking.execution import NoLock
 from celery_redlock.locking.manager import Manager
 from examples.demo.bodylog import BodyLog
 from tests.harness.locked_shop import eventually
@@ -676,6 +677,19 @@ def test_a_forked_child_holds_nothing_and_its_parent_keeps_it(scripts: Scripts, 
         {"child": False, "owned": True, "is_held": True, "released": ""},
         {"locked": False},
     ]
+
+
+def test_a_child_does_not_wait_for_a_thread_that_its_parent_had(lock: Lock) -> None:
+    """Which was about to acquire or release this instance when the process forked."""
+    claims = lock._claims
+    with claims._mutex():
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)
+            claims.take(NoLock("disabled"))
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("kind", ["gevent", "eventlet"])
