@@ -150,17 +150,3 @@ def test_only_keys_under_the_prefix_are_touched(real: Backend, desk: Desk) -> No
     kept = remains(real)
     assert kept.pop("another's") == -1
     assert all(key.startswith(STEM) for key in kept)
-
-
-def test_who_leaves_the_line_of_what_has_become_free_is_not_granted_it(
-    real: Backend, desk: Desk
-) -> None:
-    """No script leaves it free with a line; who writes to the server may."""
-    desk.granted("a")
-    desk.queued("b")
-    desk.queued("c")
-    assert real.server is not None
-    with real.server.client() as client:
-        client.hdel(f"{STEM}h", "h:a")
-    assert desk.leave("b") == "waiter"
-    assert (desk.live(), desk.line()) == (["c"], [])
